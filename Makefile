@@ -1,0 +1,91 @@
+# What people type and CI runs. `make` alone prints help.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# dbt starts in half the time when Python may keep what it compiled.
+unexport PYTHONDONTWRITEBYTECODE
+export PYTHONUNBUFFERED := 1
+# This project's profile, whatever the machine has in ~/.dbt.
+export DBT_PROFILES_DIR := $(CURDIR)
+export DBT_SEND_ANONYMOUS_USAGE_STATS := false
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+DOMAIN ?= telemetry
+DATA ?= world
+TARGET ?= postgres
+KEEP ?=
+
+.PHONY: help
+help: ## This help
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+.PHONY: demo
+demo: $(READY) ## Land a week, build and test the models, show the mart (DATA=flights, KEEP=1 leaves it up)
+	@$(BIN)/python -m sandbox.demo --data $(DATA) --domain $(DOMAIN) --target $(TARGET) $(if $(KEEP),--keep)
+
+.PHONY: down
+down: $(READY) ## Stop the sandbox that KEEP=1 left up
+	@$(BIN)/python -m sandbox.demo --down
+
+.PHONY: test
+test: $(READY) ## Every test but the long loops
+	$(BIN)/pytest -n 2 --dist worksteal -m "not long"
+
+.PHONY: test-long
+test-long: $(READY) ## The long loops: kill -9 fifty times, many random orders
+	$(BIN)/pytest -n 2 --dist worksteal -m long
+
+.PHONY: lint
+lint: $(READY) ## Style, types, SQL, YAML, shell, import rules; dbt parse on three targets
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/yamllint --strict .
+	$(BIN)/shellcheck .ci/run
+	for target in postgres clickhouse vertica; do $(BIN)/dbt --quiet parse --target $$target --target-path target/parse-$$target; done
+	$(BIN)/python -m sandbox.run $(BIN)/sqlfluff lint dbt_project tests
+
+.PHONY: docs
+docs: $(READY) ## The docs site of the models, from the warehouse of the environment
+	$(BIN)/dbt --quiet docs generate --static
+	@echo "docs: $(CURDIR)/target/static_index.html"
+
+.PHONY: backfill
+backfill: $(READY) ## Land and build a range again: START=2024-12-01 END=2025-01-01 (exclusive)
+	@: $${START:?the first day} $${END:?the day after the last one}
+	$(BIN)/python -m ingestion init
+	for source in $$($(BIN)/python -c 'from ingestion.sources import *; print(*[s.name for s in sources_of("$(DOMAIN)")])'); do \
+		$(BIN)/python -m ingestion $$source --start-date $$START --end-date $$END; done
+	plan=$$($(BIN)/python -m ingestion plan $(DOMAIN) --start-date $$START --end-date $$END); \
+	target=$$($(BIN)/python -c 'from ingestion.settings import target_of; print(target_of("$(DOMAIN)"))'); \
+	$(BIN)/dbt build --target $$target --select tag:$(DOMAIN) --vars "$$plan"; \
+	$(BIN)/python -m ingestion mark $(DOMAIN) --build $$($(BIN)/python -c 'import json, sys; print(json.loads(sys.argv[1])["build_id"])' "$$plan")
+
+.PHONY: lock
+lock: $(VENV)/bin/uv ## Resolve the dependencies anew into requirements/
+	$(BIN)/uv pip compile -q pyproject.toml --group sandbox --group dev --universal --python-version 3.11 \
+		--excludes requirements/excludes.txt --no-emit-index-url --no-header -o requirements/dev.txt
+
+.PHONY: clean
+clean: ## Remove the environment and all that was made
+	rm -rf $(VENV) target logs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(VENV)/bin/uv:
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed" >&2; exit 1; }
+	@echo "making the environment with $(PYTHON)"
+	@$(PYTHON) -m venv $(VENV) || { echo "python -m venv failed: on Debian, install python3-venv" >&2; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.8"
+
+# Plain pip can't: dbt-core asks for a package that can't be built here (requirements/excludes.txt).
+$(READY): requirements/dev.txt | $(VENV)/bin/uv
+	@echo "installing the locked packages"
+	@$(BIN)/uv pip install --quiet --no-deps --compile-bytecode --python $(BIN)/python -r requirements/dev.txt
+	@touch $@
