@@ -1,0 +1,1 @@
+"""The sandbox does what the tests rely on."""
