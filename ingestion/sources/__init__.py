@@ -1,0 +1,70 @@
+"""The sources: one module each. A module with a `SOURCE` in this package is all that a new one needs."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from zoneinfo import ZoneInfo
+
+from ingestion.days import Window
+from ingestion.errors import UsageError
+from ingestion.ledger import LoadRecord
+from ingestion.sinks import Load
+from ingestion.tables import RawTable
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a source is asked to land.
+
+    `window` is None only for a source that goes by its own cursor and was given no dates;
+    `zone` is the business zone.
+    """
+
+    window: Window | None
+    zone: ZoneInfo
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source of raw data.
+
+    `land` does the whole load, up to and without the ledger's row, which it returns.
+    `by_window` is False for a source that goes by its own cursor: there dates only move it back.
+    """
+
+    name: str
+    domain: str
+    tables: tuple[RawTable, ...]
+    land: Callable[[Load, Request], LoadRecord]
+    by_window: bool
+
+
+def source_names() -> list[str]:
+    """The names of all sources, without importing them."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def find_source(name: str) -> Source:
+    """The source of a name. Raises UsageError when there is none."""
+    if name not in source_names():
+        raise UsageError(f"no source is named {name!r}; there is: {', '.join(source_names())}")
+    source: Source = importlib.import_module(f"ingestion.sources.{name}").SOURCE
+    return source
+
+
+def all_sources() -> list[Source]:
+    """All sources."""
+    return [find_source(name) for name in source_names()]
+
+
+def sources_of(domain: str) -> list[Source]:
+    """The sources of a domain. Raises UsageError when there is none."""
+    sources = all_sources()
+    found = [source for source in sources if source.domain == domain]
+    if not found:
+        domains = sorted({source.domain for source in sources})
+        raise UsageError(f"no domain is named {domain!r}; there is: {', '.join(domains)}")
+    return found

@@ -1,0 +1,49 @@
+"""Servers and projects that tests share within one process."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from sandbox.dbt import Project
+from sandbox.outside import Outside, outside
+from sandbox.postgres import PostgresServer, postgres_server
+from tests.support.vitrina import Vitrina
+
+
+# A shell that runs the tests in the background has these ignored, and processes started here would
+# inherit it: Ctrl-C could not be tested.
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
+
+
+@pytest.fixture(scope="session")
+def server(worker_id: str) -> Iterator[PostgresServer]:
+    """A PostgreSQL server of this worker's own."""
+    del worker_id
+    with postgres_server() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """This repository's dbt project, parsed once in this process."""
+    return Project(target_path=tmp_path_factory.mktemp("target"))
+
+
+@pytest.fixture
+def sources(server: PostgresServer) -> Iterator[Outside]:
+    """Empty sources and an empty database for the warehouse."""
+    with outside(server) as world:
+        yield world
+
+
+@pytest.fixture
+def vitrina(sources: Outside, project: Project) -> Vitrina:
+    """A Vitrina with empty sources, right after `init`."""
+    made = Vitrina(sources, project)
+    made.ingest("init")
+    return made

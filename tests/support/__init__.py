@@ -1,0 +1,1 @@
+"""What the tests share: a whole Vitrina on servers of their own."""
