@@ -1,0 +1,6 @@
+{#- There are no rows. -#}
+{% test is_empty(model) %}
+
+select * from {{ model }}
+
+{% endtest %}

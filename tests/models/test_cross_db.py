@@ -1,0 +1,190 @@
+"""macros/cross_db on PostgreSQL, each against literals, and what they do elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from sandbox.dbt import ROOT, Project
+from sandbox.postgres import PostgresServer
+from tests.models.scratch import Scratch, scratch
+
+# One call of each; the names are those of the files.
+CALLS = {
+    "business_date": "('instant')",
+    "day_literal": "('2024-02-29')",
+    "instant_literal": "('2024-12-08T10:00:00.000001')",
+    "percentile_by_key": "('events', keys=['ds', 'k'], value='v', fraction=0.95, name='p')",
+    "text_order": "('t')",
+}
+MACROS = sorted(p.stem for p in (ROOT / "macros" / "cross_db").glob("*.sql"))
+ZONES = {"moscow": "Europe/Moscow", "new_york": "America/New_York", "kolkata": "Asia/Kolkata"}
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What the macros emit; the scratch database to try it on."""
+
+    scratch: Scratch
+    _known: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def __call__(self, name: str, zone: str = "Europe/Moscow") -> str:
+        if (name, zone) not in self._known:
+            done = self.scratch.dbt("compile", "--select", *CALLS, BUSINESS_TIMEZONE=zone)
+            assert done.success, done.failures()
+            self._known.update({(n.name, zone): n.compiled.strip() for n in done.nodes})
+        return self._known[name, zone]
+
+
+@pytest.fixture(scope="module")
+def compiled(
+    server: PostgresServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Compiled]:
+    models = {f"{name}.sql": f"{{{{ {name}{call} }}}}" for name, call in CALLS.items()}
+    models |= {
+        f"unknown__{name}.sql": f"{{{{ default__{name}{call} }}}}" for name, call in CALLS.items()
+    }
+    with scratch(server, tmp_path_factory.mktemp("cross_db"), "cross_db", models) as made:
+        yield Compiled(made)
+
+
+def test_every_macro_is_tested() -> None:
+    assert {*CALLS, "not_implemented"} == set(MACROS)
+
+
+def test_an_unknown_engine_raises(compiled: Compiled) -> None:
+    failed = compiled.scratch.dbt("run", "--select", *(f"unknown__{name}" for name in CALLS))
+    messages = {node.name.removeprefix("unknown__"): node.message for node in failed.nodes}
+    assert set(messages) == set(CALLS)
+    for name, message in messages.items():
+        assert f"{name} is not implemented for postgres" in message
+
+
+@pytest.mark.parametrize("target", ["clickhouse", "vertica"])
+def test_the_project_parses_for_every_target(target: str, tmp_path: Path) -> None:
+    project = Project(target_path=tmp_path)
+    done = project.invoke(["parse"], {"VITRINA_TARGET": target})
+    assert done.success, done.error
+
+
+@pytest.mark.parametrize(
+    ("zone", "instant", "day"),
+    [
+        ("moscow", "2024-12-08 20:59:59.999999Z", date(2024, 12, 8)),
+        ("moscow", "2024-12-08 21:00:00Z", date(2024, 12, 9)),
+        # Summer time until 2011, four hours until 2014.
+        ("moscow", "2010-07-01 19:59:59.999999Z", date(2010, 7, 1)),
+        ("moscow", "2010-07-01 20:00:00Z", date(2010, 7, 2)),
+        ("moscow", "2013-01-01 20:00:00Z", date(2013, 1, 2)),
+        # A day of 23 hours and one of 25.
+        ("new_york", "2024-03-10 04:59:59.999999Z", date(2024, 3, 9)),
+        ("new_york", "2024-03-10 05:00:00Z", date(2024, 3, 10)),
+        ("new_york", "2024-03-11 03:59:59.999999Z", date(2024, 3, 10)),
+        ("new_york", "2024-03-11 04:00:00Z", date(2024, 3, 11)),
+        ("new_york", "2024-11-04 04:59:59.999999Z", date(2024, 11, 3)),
+        ("new_york", "2024-11-04 05:00:00Z", date(2024, 11, 4)),
+        ("kolkata", "2024-12-31 18:29:59.999999Z", date(2024, 12, 31)),
+        ("kolkata", "2024-12-31 23:29:59+05:00", date(2024, 12, 31)),
+        ("kolkata", "2024-12-31 18:30:00Z", date(2025, 1, 1)),
+        ("moscow", None, None),
+    ],
+)
+def test_business_date(
+    compiled: Compiled, zone: str, instant: str | None, day: date | None
+) -> None:
+    cut = compiled("business_date", ZONES[zone])
+    for session in "UTC", "Pacific/Apia", "America/New_York":
+        statement = f"set timezone to '{session}'; select {cut} from (values (cast("
+        value = "null" if instant is None else f"'{instant}'"
+        assert compiled.scratch.sql(f"{statement}{value} as timestamptz))) as v (instant)") == [
+            (day,)
+        ]
+
+
+def test_literals(compiled: Compiled) -> None:
+    day = compiled("day_literal")
+    instant = compiled("instant_literal")
+    # A naive instant is UTC, whatever the session's zone.
+    found = compiled.scratch.sql(f"set timezone to 'Pacific/Apia'; select {day}, {instant}")
+    assert found == [(date(2024, 2, 29), datetime(2024, 12, 8, 10, 0, 0, 1, UTC))]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([7], 7.0),
+        ([1, 2], 1.95),
+        (list(range(1, 21)), 19.05),
+        (list(range(1, 22)), 20.0),
+        ([10, None, 20, None], 19.5),
+        ([-5, -10, 0.5], -0.05),
+        ([None], None),
+    ],
+)
+def test_percentile_by_key(compiled: Compiled, values: list[Any], expected: float | None) -> None:
+    step = compiled("percentile_by_key")
+    with compiled.scratch.connect() as connection:
+        connection.execute("create temporary table events (ds date, k text, v float8)")
+        with connection.cursor() as cursor:
+            rows = [("2024-12-08", "k", v) for v in reversed(values)]
+            cursor.executemany("insert into events values (%s, %s, %s)", rows)
+        connection.execute(
+            "insert into events values ('2024-12-09', 'k', 1000), ('2024-12-08', 'l', -1)"
+        )
+        found = {row[:2]: row[2] for row in connection.execute(step.encode()).fetchall()}
+    others = {(date(2024, 12, 9), "k"): 1000.0, (date(2024, 12, 8), "l"): -1.0}
+    mine = (
+        {} if expected is None else {(date(2024, 12, 8), "k"): pytest.approx(expected, rel=1e-12)}
+    )
+    assert found == {**others, **mine}, "a key without a value has no row"
+
+
+TEXTS = ["", " a", "A", "B", "Z", "a", "a-b", "aa", "ab", "b", "ß", "é", "Ж", "я", "ﬀ", "𐀀"]
+
+
+def test_text_order_is_that_of_the_bytes(compiled: Compiled) -> None:
+    """In the database's own collation, and in one that would order otherwise, where there is one."""
+    order = compiled("text_order")
+    expected = sorted(TEXTS, key=lambda text: text.encode())
+    assert expected != sorted(TEXTS, key=str.casefold)
+    collations = compiled.scratch.sql(
+        "select quote_ident(collname) from pg_collation where collprovider in ('c', 'i')"
+        " and collencoding in (-1, pg_char_to_encoding('UTF8')) and collname ~ '^(en|de|ru)' limit 3"
+    )
+    for collation in ['"default"', *(name for (name,) in collations)]:
+        with compiled.scratch.connect() as connection:
+            connection.execute(f"create temporary table x (t text collate {collation})".encode())
+            with connection.cursor() as cursor:
+                cursor.executemany("insert into x values (%s)", [(text,) for text in TEXTS])
+            found = connection.execute(f"select t from x order by {order}".encode()).fetchall()
+        assert [text for (text,) in found] == expected
+
+
+def test_text_order_in_a_database_of_another_collation(
+    server: PostgresServer, compiled: Compiled
+) -> None:
+    name = server.create_database("other_collation")
+    server.drop_database(name)
+    try:
+        with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+            connection.execute(
+                f"create database {name} template template0 locale_provider builtin"
+                " builtin_locale 'C.UTF-8' lc_collate 'C.UTF-8' lc_ctype 'C.UTF-8'".encode()
+            )
+    except psycopg.Error as error:
+        pytest.skip(f"this server has no other collation: {error}")
+    try:
+        order = compiled("text_order")
+        with psycopg.connect(server.url(name)) as connection:
+            found = connection.execute(
+                f"select t from unnest(%s::text[]) as t order by {order} desc".encode(), [TEXTS]
+            ).fetchall()
+        assert [text for (text,) in found] == sorted(TEXTS, key=str.encode, reverse=True)
+    finally:
+        server.drop_database(name)
