@@ -12,12 +12,12 @@ from sandbox.outside import Outside, outside
 from sandbox.postgres import PostgresServer, postgres_server
 from tests.support.vitrina import Vitrina
 
-
 # A shell that runs the tests in the background has these ignored, and processes started here would
 # inherit it: Ctrl-C could not be tested.
-for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
-    if signal.getsignal(number) is signal.SIG_IGN:
-        signal.signal(number, usual)
+for ignored in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+    if signal.getsignal(ignored) is signal.SIG_IGN:
+        is_ctrl_c = ignored is signal.SIGINT
+        signal.signal(ignored, signal.default_int_handler if is_ctrl_c else signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,1 @@
+"""From the sources to the marts, on real servers, against the oracle."""

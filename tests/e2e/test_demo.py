@@ -1,0 +1,91 @@
+"""The demo as a new user runs it, and the sandbox that it can leave up."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from sandbox.dbt import ROOT
+
+
+def test_the_demo_shows_the_mart_and_says_what_it_did() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "sandbox.demo", "--data", "flights"],
+        cwd=ROOT,
+        env={**os.environ, "VITRINA_THREADS": "2"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    # 4 to 10 February 2013: 6,104 flights of 15 airlines.
+    assert "6,104 rows landed, 0 quarantined" in done.stdout
+    assert "marts.dm_client_telemetry: 103 rows, 7 days, 15 clients" in done.stdout
+    assert "0 days pending" in done.stdout
+    assert " tests passed, 0 warn" in done.stdout
+    assert (ROOT / "target" / "static_index.html").stat().st_size > 1_000_000
+
+
+def test_a_failing_step_says_which_and_why() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "sandbox.demo"],
+        cwd=ROOT,
+        env={**os.environ, "TELEMETRY_LOOKBACK_DAYS": "-1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert "python -m ingestion telemetry" in done.stdout
+    assert "TELEMETRY_LOOKBACK_DAYS" in done.stdout
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_sandbox_that_is_left_up_stops_when_told(tmp_path: Path, how: signal.Signals) -> None:
+    state = tmp_path / "state.json"
+    holder = subprocess.Popen(
+        [sys.executable, "-m", "sandbox.outside", "--state", state],
+        cwd=ROOT,
+        start_new_session=True,
+    )
+    try:
+        wait_until(state.exists)
+        kept = json.loads(state.read_text())
+        assert state.stat().st_mode & 0o077 == 0
+        url = kept["environment"]["TELEMETRY_DB_URL"]
+        with psycopg.connect(url) as connection:
+            rows = connection.execute("select count(*) from telemetry_events").fetchone()
+        assert rows is not None
+        assert rows[0] > 10_000
+    finally:
+        holder.send_signal(how)
+        holder.wait(timeout=30)
+    wait_until(lambda: not answers(url))
+
+
+def answers(url: str) -> bool:
+    """Whether a server is there."""
+    try:
+        psycopg.connect(url, connect_timeout=2).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Wait for a condition, not for ever."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
