@@ -16,6 +16,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+WHOLE := $(VENV)/.ready-whole
 
 DOMAIN ?= telemetry
 DATA ?= world
@@ -35,15 +36,15 @@ down: $(READY) ## Stop the sandbox that KEEP=1 left up
 	@$(BIN)/python -m sandbox.demo --down
 
 .PHONY: test
-test: $(READY) ## Every test but the long loops
+test: $(WHOLE) ## Every test but the long loops
 	$(BIN)/pytest -n 2 --dist worksteal -m "not long"
 
 .PHONY: test-long
-test-long: $(READY) ## The long loops: kill -9 fifty times, many random orders
+test-long: $(WHOLE) ## The long loops: kill -9 fifty times, many random orders
 	$(BIN)/pytest -n 2 --dist worksteal -m long
 
 .PHONY: lint
-lint: $(READY) ## Style, types, SQL, YAML, shell, import rules; dbt parse on three targets
+lint: $(WHOLE) ## Style, types, SQL, YAML, shell, import rules; dbt parse on three targets
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -69,10 +70,13 @@ backfill: $(READY) ## Land and build a range again: START=2024-12-01 END=2025-01
 	$(BIN)/dbt build --target $$target --select tag:$(DOMAIN) --vars "$$plan"; \
 	$(BIN)/python -m ingestion mark $(DOMAIN) --build $$($(BIN)/python -c 'import json, sys; print(json.loads(sys.argv[1])["build_id"])' "$$plan")
 
+COMPILE := $(BIN)/uv pip compile -q pyproject.toml --universal --python-version 3.11 \
+	--excludes requirements/excludes.txt --no-emit-index-url --no-header
+
 .PHONY: lock
 lock: $(VENV)/bin/uv ## Resolve the dependencies anew into requirements/
-	$(BIN)/uv pip compile -q pyproject.toml --group sandbox --group dev --universal --python-version 3.11 \
-		--excludes requirements/excludes.txt --no-emit-index-url --no-header -o requirements/dev.txt
+	$(COMPILE) --group airflow --group sandbox --group dev -o requirements/dev.txt
+	$(COMPILE) --group sandbox -c requirements/dev.txt --no-annotate -o requirements/sandbox.txt
 
 .PHONY: clean
 clean: ## Remove the environment and all that was made
@@ -85,7 +89,15 @@ $(VENV)/bin/uv:
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.8"
 
 # Plain pip can't: dbt-core asks for a package that can't be built here (requirements/excludes.txt).
-$(READY): requirements/dev.txt | $(VENV)/bin/uv
+INSTALL := $(BIN)/uv pip install --quiet --no-deps --compile-bytecode --python $(BIN)/python -r
+
+# The demo and the models need a tenth of it; Airflow and what tests and checks need come on top.
+$(READY): requirements/sandbox.txt | $(VENV)/bin/uv
 	@echo "installing the locked packages"
-	@$(BIN)/uv pip install --quiet --no-deps --compile-bytecode --python $(BIN)/python -r requirements/dev.txt
+	@$(INSTALL) requirements/sandbox.txt
+	@touch $@
+
+$(WHOLE): requirements/dev.txt $(READY)
+	@echo "installing Airflow and the tools of the tests"
+	@$(INSTALL) requirements/dev.txt
 	@touch $@
