@@ -157,8 +157,8 @@ def _land(options: argparse.Namespace) -> dict[str, object]:
         )
     request = Request(window, read_settings(BusinessSettings).zone)
     zone = request.zone.key
-    started = time.monotonic()
     sink = open_sink(target_of(source.domain))
+    started = time.monotonic()
     try:
         # Asked before: nothing that comes after the commit may fail.
         candidates = days_with_rows(sink.loads(_names(source.domain)))

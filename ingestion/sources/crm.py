@@ -18,7 +18,7 @@ from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from itertools import groupby, pairwise
 from tempfile import SpooledTemporaryFile
-from typing import IO
+from typing import IO, TYPE_CHECKING
 from urllib.parse import urljoin
 from zoneinfo import ZoneInfo
 
@@ -27,12 +27,14 @@ from pydantic_settings import SettingsConfigDict
 
 from ingestion.days import DayRanges, business_day, day_start
 from ingestion.errors import SourceError
-from ingestion.http import Answer, JsonApi
 from ingestion.ledger import LoadRecord
 from ingestion.settings import HttpSettings, Settings, read_settings
 from ingestion.sinks import Load, Quarantined, Version
 from ingestion.sources import Request, Source
 from ingestion.tables import Column, Kind, VersionTable
+
+if TYPE_CHECKING:
+    from ingestion.http import Answer
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +92,9 @@ class CrmApi:
 
     def __init__(self, settings: CrmSettings, http: HttpSettings) -> None:
         self._url = f"{str(settings.api_url).rstrip('/')}/api/clients"
+        # Here, as every command imports this module: the HTTP stack is 8 MB and a tenth of a start.
+        from ingestion.http import JsonApi
+
         self._api = JsonApi("the CRM", self._url, settings.api_token, http)
 
     def pages(self, updated_from: datetime) -> Iterator[Page]:
