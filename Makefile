@@ -17,11 +17,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WHOLE := $(VENV)/.ready-whole
+PEERS := .venv-peers
 
 DOMAIN ?= telemetry
 DATA ?= world
 TARGET ?= postgres
 KEEP ?=
+PORT ?= 8081
 
 .PHONY: help
 help: ## This help
@@ -50,7 +52,8 @@ lint: $(WHOLE) ## Style, types, SQL, YAML, shell, import rules; dbt parse on thr
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/yamllint --strict .
-	$(BIN)/shellcheck .ci/run
+	$(BIN)/shellcheck .ci/run docker/*.sh
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yaml
 	for target in postgres clickhouse vertica; do $(BIN)/dbt --quiet parse --target $$target --target-path target/parse-$$target; done
 	$(BIN)/python -m sandbox.run $(BIN)/sqlfluff lint dbt_project tests
 
@@ -58,6 +61,18 @@ lint: $(WHOLE) ## Style, types, SQL, YAML, shell, import rules; dbt parse on thr
 docs: $(READY) ## The docs site of the models, from the warehouse of the environment
 	$(BIN)/dbt --quiet docs generate --static
 	@echo "docs: $(CURDIR)/target/static_index.html"
+
+.PHONY: airflow
+airflow: $(WHOLE) ## A real Airflow on http://localhost:8081 (admin/admin), its sources filled; Ctrl-C stops it
+	@$(BIN)/python -m sandbox.airflow --port $(PORT) --data $(if $(filter world,$(DATA)),recent,$(DATA))
+
+.PHONY: bench
+bench: $(WHOLE) $(PEERS)/.ready ## Measure against the peers and write docs/benchmarks.md (a quarter of an hour)
+	$(BIN)/python -m bench --peers $(PEERS) $(if $(ROUNDS),--rounds $(ROUNDS))
+
+.PHONY: env
+env: ## Passwords for docker-compose.yaml: .env from .env.example
+	@$(PYTHON) docker/make_env.py
 
 .PHONY: backfill
 backfill: $(READY) ## Land and build a range again: START=2024-12-01 END=2025-01-01 (exclusive)
@@ -77,10 +92,13 @@ COMPILE := $(BIN)/uv pip compile -q pyproject.toml --universal --python-version 
 lock: $(VENV)/bin/uv ## Resolve the dependencies anew into requirements/
 	$(COMPILE) --group airflow --group sandbox --group dev -o requirements/dev.txt
 	$(COMPILE) --group sandbox -c requirements/dev.txt --no-annotate -o requirements/sandbox.txt
+	$(BIN)/uv pip compile -q requirements/bench.in --universal --python-version 3.11 --no-emit-index-url --no-header \
+		-o requirements/bench.txt
+	$(COMPILE) --group airflow -c requirements/dev.txt --no-annotate -o requirements/airflow.txt
 
 .PHONY: clean
 clean: ## Remove the environment and all that was made
-	rm -rf $(VENV) target logs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PEERS) target logs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(VENV)/bin/uv:
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed" >&2; exit 1; }
@@ -100,4 +118,11 @@ $(READY): requirements/sandbox.txt | $(VENV)/bin/uv
 $(WHOLE): requirements/dev.txt $(READY)
 	@echo "installing Airflow and the tools of the tests"
 	@$(INSTALL) requirements/dev.txt
+	@touch $@
+
+# The tools that landing is measured against, in an environment of their own.
+$(PEERS)/.ready: requirements/bench.txt | $(VENV)/bin/uv
+	@echo "making the environment of the peers"
+	@$(PYTHON) -m venv $(PEERS)
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(PEERS)/bin/python -r requirements/bench.txt
 	@touch $@

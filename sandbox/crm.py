@@ -287,6 +287,7 @@ def crm_server(
     token: str | None = None,
     settings: Settings | None = None,
     misbehaviour: Misbehaviour | None = None,
+    host: str = "127.0.0.1",
     port: int = 0,
 ) -> Iterator[CrmServer]:
     """Yield a server on loopback, on a free port unless told one, with a random token likewise."""
@@ -298,9 +299,9 @@ def crm_server(
     server.serve(records)
     # Listens from here on: a request that comes before the thread runs waits in the backlog.
     http = make_server(
-        "127.0.0.1", port, _application(server), threaded=True, request_handler=_QuietHandler
+        host, port, _application(server), threaded=True, request_handler=_QuietHandler
     )
-    server.url = f"http://127.0.0.1:{http.server_port}"
+    server.url = f"http://{host}:{http.server_port}"
     thread = threading.Thread(target=http.serve_forever, args=(0.05,), name="crm", daemon=True)
     thread.start()
     try:

@@ -12,10 +12,11 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import date, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
+from zoneinfo import ZoneInfo
 
 from sandbox import flights
 from sandbox.crm import CrmServer, Settings, crm_server
@@ -23,7 +24,7 @@ from sandbox.postgres import PostgresServer, postgres_server
 from sandbox.telemetry import TelemetryEvent, create_source, insert_events
 from sandbox.world import World
 
-DATA_SETS = ("world", "flights")
+DATA_SETS = ("world", "flights", "recent")
 DAYS = 7
 WORLD = World(seed=7, start=date(2024, 12, 2), days=DAYS, clients=400, events_per_day=6_000)
 # The week of the February 2013 blizzard: on the 8th and 9th most flights were cancelled.
@@ -43,7 +44,8 @@ class DataSet:
 
 
 def data_set(name: str) -> DataSet:
-    """A week of the made-up world as seen at its end, or of New York's real flights."""
+    """A week: of the made-up world as seen at its end, of New York's real flights, or (`recent`) of
+    the made-up world up to now, today's hours included."""
     if name == "flights":
         end = FLIGHTS_START + timedelta(days=DAYS)
         return DataSet(
@@ -54,6 +56,11 @@ def data_set(name: str) -> DataSet:
             events=flights.flights(FLIGHTS_START, end),
             event_id=False,
         )
+    if name == "recent":
+        today = datetime.now(ZoneInfo(World.timezone)).date()
+        world = replace(WORLD, start=today - timedelta(days=DAYS), days=DAYS + 1)
+        seen = world.until(datetime.now(UTC))
+        return DataSet(world.start, today, world.timezone, seen.records, seen.events, event_id=True)
     seen = WORLD.until(WORLD.midnight(DAYS))
     return DataSet(WORLD.start, WORLD.end, WORLD.timezone, seen.records, seen.events, event_id=True)
 

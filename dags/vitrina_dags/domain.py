@@ -1,0 +1,91 @@
+"""What the DAGs of domains have in common: timetable, window, retries, Params, failure callback.
+
+A DAG is a function that `nightly` decorates; its docstring is what people see above the graph. In it,
+`land` makes the tasks of the sources, and `build` those that follow: plan, the models, mark.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow.sdk import DAG, Asset, CronDataIntervalTimetable, TaskGroup, TriggerRule, dag
+
+from vitrina_dags import failures, settings
+from vitrina_dags.days import window_params
+from vitrina_dags.ingestion_tasks import PLAN, LandOperator, MarkOperator, PlanOperator
+from vitrina_dags.models import models_of
+
+# Before any data: a backfill may ask for any day, and there is no catch-up.
+BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+def nightly(dag_id: str, *, at: str, **kwargs: Any) -> Callable[[Callable[[], None]], DAG]:
+    """Make a DAG of a function: daily at a cron expression's business time, one run at a time."""
+
+    def make(function: Callable[[], None]) -> DAG:
+        made: DAG = dag(
+            dag_id,
+            schedule=CronDataIntervalTimetable(at, timezone=settings.business_timezone()),
+            start_date=BEGINNING,
+            catchup=False,
+            max_active_runs=1,
+            params=window_params(),
+            default_args=default_args(),
+            doc_md=inspect.getdoc(function),
+            description=(inspect.getdoc(function) or "").split("\n", 1)[0],
+            **kwargs,
+        )(function)()
+        return made
+
+    return make
+
+
+def default_args() -> dict[str, Any]:
+    """What every task has: tries with growing pauses between them, and the failure callback."""
+    return {
+        "owner": "vitrina",
+        "retries": settings.retries(),
+        "retry_delay": settings.retry_delay(),
+        "retry_exponential_backoff": 2,
+        "max_retry_delay": settings.LONGEST_RETRY_DELAY,
+        "on_failure_callback": failures.tell,
+    }
+
+
+def land(source: str, *, by_window: bool = True) -> LandOperator:
+    """The task that lands a source: the run's days, or by the source's own cursor."""
+    how = "the run's days" if by_window else "all that is new, by its own cursor"
+    return LandOperator(
+        task_id=source,
+        source=source,
+        by_window=by_window,
+        doc_md=f"`python -m ingestion {source}`: {how}.",
+    )
+
+
+def build(
+    domain: str, *, marts: Sequence[str], after: Collection[LandOperator | TaskGroup]
+) -> None:
+    """Plan, the models, mark. The marts' assets are updated once all of it is built and tested."""
+    plan = PlanOperator(
+        task_id=PLAN,
+        domain=domain,
+        # A landing that had no day to land is no reason not to build what is pending.
+        trigger_rule=TriggerRule.NONE_FAILED,
+        doc_md=f"`python -m ingestion plan {domain}`: the run's days and the pending ones.",
+    )
+    mark = MarkOperator(
+        task_id="mark",
+        domain=domain,
+        outlets=[mart_asset(mart) for mart in marts],
+        doc_md=f"`python -m ingestion mark {domain}`: the plan's days are built and tested.",
+    )
+    list(after) >> plan >> models_of(domain) >> mark
+
+
+def mart_asset(mart: str) -> Asset:
+    """The asset of a mart, whatever its engine."""
+    return Asset(name=mart, uri=f"vitrina://marts/{mart}", group="marts")

@@ -1,0 +1,1 @@
+"""The DAGs: their structure in milliseconds, and real processes that run them."""
