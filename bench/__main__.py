@@ -1,0 +1,87 @@
+"""`make bench`: measure, and write docs/benchmarks.md with its plot."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import psutil
+
+from bench import landing, mart, orchestration, report
+from ingestion.cli import main as ingestion
+from sandbox.outside import outside
+from sandbox.postgres import postgres_server
+
+ROOT = Path(__file__).resolve().parent.parent
+HISTORIES = (1, 10, 100)
+# As on a server that was set up for it: with checkpoints that a load of this size does not meet.
+SERVER = {"max_wal_size": "8GB", "checkpoint_timeout": "1h"}
+
+
+def main() -> int:
+    """Run every part and write the page."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--peers", type=Path, required=True, help="the peers' environment")
+    parser.add_argument(
+        "--rows", type=int, default=1_000_000, help="events of the day that is landed"
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--mart-rows", type=int, default=50_000, help="events of each day of history"
+    )
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks.md")
+    options = parser.parse_args()
+    sections = [
+        _landing(options),
+        _mart(options),
+        orchestration.section(orchestration.compare(options.rounds, _say)),
+    ]
+    machine = (
+        f"{psutil.cpu_count()} cores, {psutil.virtual_memory().total >> 30} GB, {platform.system()}"
+    )
+    page = report.page(sections, machine, options.rounds)
+    options.out.write_text(page, encoding="utf-8")
+    _draw(options.peers, sections, options.out.with_suffix(".svg"))
+    print(page)
+    return 0
+
+
+def _landing(options: argparse.Namespace) -> report.Section:
+    with (
+        postgres_server(settings=SERVER) as server,
+        outside(server, types={"duration_ms": "double precision"}) as world,
+    ):
+        os.environ.update(world.environment())
+        ingestion(["init"])
+        landing.fill(world, options.rows)
+        done = landing.compare(world, options.peers, options.rows, options.rounds, _say)
+    return landing.section(done)
+
+
+def _mart(options: argparse.Namespace) -> report.Section:
+    with postgres_server(settings=SERVER) as server:
+        done = mart.compare(server, HISTORIES, options.mart_rows, options.rounds, _say)
+    return mart.section(done)
+
+
+def _draw(peers: Path, sections: list[report.Section], path: Path) -> None:
+    """By the peers' environment: nothing else here needs a plotting library."""
+    with TemporaryDirectory() as folder:
+        charts = Path(folder) / "charts.json"
+        charts.write_text(json.dumps(report.charts(sections)), encoding="utf-8")
+        program = Path(__file__).parent / "plot.py"
+        subprocess.run([peers / "bin" / "python", program, charts, path], check=True)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

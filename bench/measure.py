@@ -1,0 +1,65 @@
+"""Run a command and see how long it takes and how much memory it and its children hold."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import psutil
+
+POLL_SECONDS = 0.02
+MEGABYTE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run: wall time of the command in seconds, peak resident memory in MB, what it printed."""
+
+    seconds: float
+    peak_mb: float
+    output: str
+
+
+def measured(command: Sequence[str], env: Mapping[str, str]) -> Measured:
+    """Run a command to its end. Raises RuntimeError with its output when it fails.
+
+    Memory is the sum over the process and its descendants, polled: servers are not among them.
+    """
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, **env},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    watched = psutil.Process(process.pid)
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, _resident(watched))
+        time.sleep(POLL_SECONDS)
+    seconds = time.perf_counter() - began
+    output = process.stdout.read() if process.stdout else ""
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)}\n{output}")
+    return Measured(seconds, peak / MEGABYTE, output)
+
+
+def middle(values: Sequence[float]) -> float:
+    """The median."""
+    return float(median(values))
+
+
+def _resident(process: psutil.Process) -> int:
+    total = 0
+    try:
+        for each in [process, *process.children(recursive=True)]:
+            total += each.memory_info().rss
+    except psutil.NoSuchProcess:
+        pass
+    return total

@@ -1,0 +1,68 @@
+"""The peers that are libraries, run by the interpreter of their own environment.
+
+`python bench/peers.py NAME SOURCE_URL TARGET_URL TABLE ROWS` lands rows and prints the seconds that
+it took without imports. Each is used as its documentation says for this job.
+"""
+
+import os
+import sys
+import tempfile
+import time
+
+
+def land_with_dlt(source: str, target: str, table: str, _rows: int) -> float:
+    """dlt: connectorx reads, Parquet in between, ADBC loads."""
+    import dlt
+    from dlt.sources.sql_database import sql_table
+
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["DLT_DATA_DIR"] = folder
+        events = sql_table(
+            credentials=_sqlalchemy(source),
+            table="telemetry_events",
+            backend="connectorx",
+            backend_kwargs={"return_type": "arrow"},
+        )
+        pipeline = dlt.pipeline(
+            pipeline_name="bench",
+            pipelines_dir=folder,
+            dataset_name="public",
+            destination=dlt.destinations.postgres(target),
+        )
+        pipeline.run(
+            events, table_name=table, write_disposition="replace", loader_file_format="parquet"
+        )
+    return time.perf_counter() - began
+
+
+def land_with_pandas(source: str, target: str, table: str, rows: int) -> float:
+    """pandas: read_sql and to_sql in chunks."""
+    import pandas
+    from sqlalchemy import create_engine
+
+    began = time.perf_counter()
+    reader = create_engine(_sqlalchemy(source)).connect().execution_options(stream_results=True)
+    writer = create_engine(_sqlalchemy(target))
+    query = f"select * from telemetry_events limit {rows}"
+    for number, chunk in enumerate(pandas.read_sql(query, reader, chunksize=10_000)):
+        chunk.to_sql(
+            table,
+            writer,
+            index=False,
+            method="multi",
+            chunksize=1_000,
+            if_exists="append" if number else "replace",
+        )
+    return time.perf_counter() - began
+
+
+def _sqlalchemy(url: str) -> str:
+    """The url with its driver: SQLAlchemy 2.1 would take another one by default."""
+    return url.replace("postgresql://", "postgresql+psycopg2://")
+
+
+if __name__ == "__main__":
+    name, source_url, target_url, table_name, count = sys.argv[1:]
+    land = {"dlt": land_with_dlt, "pandas": land_with_pandas}[name]
+    print(land(source_url, target_url, table_name, int(count)))
