@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import psutil
 
 from bench import landing, mart, orchestration, report
 from ingestion.cli import main as ingestion
+from sandbox.dbt import environment
 from sandbox.outside import outside
 from sandbox.postgres import postgres_server
 
@@ -57,8 +57,8 @@ def _landing(options: argparse.Namespace) -> report.Section:
         postgres_server(settings=SERVER) as server,
         outside(server, types={"duration_ms": "double precision"}) as world,
     ):
-        os.environ.update(world.environment())
-        ingestion(["init"])
+        with environment(world.environment()):
+            ingestion(["init"])
         landing.fill(world, options.rows)
         done = landing.compare(world, options.peers, options.rows, options.rounds, _say)
     return landing.section(done)
