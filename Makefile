@@ -90,7 +90,7 @@ COMPILE := $(BIN)/uv pip compile -q pyproject.toml --universal --python-version 
 
 .PHONY: lock
 lock: $(VENV)/bin/uv ## Resolve the dependencies anew into requirements/
-	$(COMPILE) --group airflow --group sandbox --group dev -o requirements/dev.txt
+	$(COMPILE) --group airflow --group sandbox --group clickhouse --group dev -o requirements/dev.txt
 	$(COMPILE) --group sandbox -c requirements/dev.txt --no-annotate -o requirements/sandbox.txt
 	$(BIN)/uv pip compile -q requirements/bench.in --universal --python-version 3.11 --no-emit-index-url --no-header \
 		-o requirements/bench.txt
