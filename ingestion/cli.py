@@ -12,7 +12,7 @@ from datetime import date
 from typing import Any
 
 from ingestion.days import Window
-from ingestion.errors import UsageError, VitrinaError
+from ingestion.errors import NotYetError, UsageError, VitrinaError
 from ingestion.ledger import (
     Build,
     LoadRecord,
@@ -75,6 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     for name in source_names():
         source = commands.add_parser(name, help=f"land from the source {name}")
         _add_dates(source)
+        if name == "orders":
+            _add_orders_options(source)
         source.set_defaults(run=_land, source=name)
 
     plan = commands.add_parser("plan", help="print the days of a domain that are to be built")
@@ -102,6 +104,27 @@ def _add_dates(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--date", type=_day, metavar="D", help="one business day: [D, D+1)")
     parser.add_argument("--start-date", type=_day, metavar="D", help="first business day")
     parser.add_argument("--end-date", type=_day, metavar="E", help="the day after the last one")
+
+
+def _add_orders_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--mode",
+        choices=("report", "increment"),
+        default="increment",
+        help="a report of all days so far, or the increments of the window (default)",
+    )
+    parser.add_argument(
+        "--task-id", metavar="T", help="land the report of this task; none is asked for"
+    )
+    parser.add_argument(
+        "--again", action="store_true", help="read files again that have not changed since"
+    )
+    parser.add_argument(
+        "--missing-from",
+        type=_day,
+        metavar="D",
+        help="land also the days from D to the window whose increment was never landed",
+    )
 
 
 def _day(text: str) -> date:
@@ -150,16 +173,13 @@ def _init(_: argparse.Namespace) -> dict[str, object]:
 
 def _land(options: argparse.Namespace) -> dict[str, object]:
     source = find_source(options.source)
-    window = _window(options) if source.by_window else _cursor_window(options)
-    if window is None and source.by_window:
-        raise UsageError(
-            f"{source.name} lands a window: give --date, or --start-date and --end-date"
-        )
-    request = Request(window, read_settings(BusinessSettings).zone)
+    request = _request(options, source)
     zone = request.zone.key
     sink = open_sink(target_of(source.domain))
     started = time.monotonic()
     try:
+        if source.prepare is not None:
+            request = source.prepare(sink.loads([source.name]), request)
         # Asked before: nothing that comes after the commit may fail.
         candidates = days_with_rows(sink.loads(_names(source.domain)))
         with sink.load(source.name) as load:
@@ -172,6 +192,8 @@ def _land(options: argparse.Namespace) -> dict[str, object]:
             load.record(record)
     finally:
         sink.close()
+    if record.not_yet:
+        raise NotYetError(f"{record.not_yet}; the rest is landed")
     return {
         "source": source.name,
         "rows_landed": record.rows_landed,
@@ -179,6 +201,26 @@ def _land(options: argparse.Namespace) -> dict[str, object]:
         "days_changed": [str(day) for day in sorted(changed_days(record, candidates))],
         "seconds": round(time.monotonic() - started, 3),
     }
+
+
+def _request(options: argparse.Namespace, source: Source) -> Request:
+    """What is asked for. Raises UsageError when the options contradict each other."""
+    zone = read_settings(BusinessSettings).zone
+    window = _window(options) if source.by_window else _cursor_window(options)
+    mode = getattr(options, "mode", None)
+    if mode == "report":
+        if window is not None or options.missing_from is not None:
+            raise UsageError("a report is of all its days: give no dates")
+        return Request(None, zone, "report", options.task_id, options.again)
+    if window is None and source.by_window:
+        raise UsageError(
+            f"{source.name} lands a window: give --date, or --start-date and --end-date"
+        )
+    if mode is None:
+        return Request(window, zone)
+    if options.task_id is not None:
+        raise UsageError("--task-id is that of a report: give --mode report")
+    return Request(window, zone, again=options.again, missing_from=options.missing_from)
 
 
 def _plan(options: argparse.Namespace) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""JSON over HTTP with a bearer token: requests with urllib3's retries, and errors that keep secrets."""
+"""JSON over HTTP with secrets in headers: requests with urllib3's retries, and errors that keep secrets."""
 
 from __future__ import annotations
 
@@ -41,10 +41,24 @@ class BearerAuth(AuthBase):
         self._token = token
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        # UTF-8 in the only encoding that http.client knows: otherwise it refuses, and shows them.
-        token = self._token.get_secret_value().encode().decode("latin-1")
-        request.headers["Authorization"] = f"Bearer {token}"
+        request.headers["Authorization"] = f"Bearer {_header(self._token)}"
         return request
+
+
+class HeadersAuth(AuthBase):
+    """Headers that say who asks, secrets among them."""
+
+    def __init__(self, headers: Mapping[str, SecretStr]) -> None:
+        self._headers = headers
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers.update({name: _header(text) for name, text in self._headers.items()})
+        return request
+
+
+def _header(text: SecretStr) -> str:
+    # UTF-8 in the only encoding that http.client knows: otherwise it refuses, and shows them.
+    return text.get_secret_value().encode().decode("latin-1")
 
 
 @dataclass(frozen=True)
@@ -75,17 +89,17 @@ class Answer:
 
 
 class JsonApi:
-    """GET of JSON objects from one origin (scheme, host and port), with patience.
+    """JSON objects from one origin (scheme, host and port), with patience.
 
     429 and 5xx are retried with backoff, `Retry-After` honoured up to the longest backoff.
     """
 
-    def __init__(self, name: str, base_url: str, token: SecretStr, settings: HttpSettings) -> None:
+    def __init__(self, name: str, base_url: str, auth: AuthBase, settings: HttpSettings) -> None:
         self._name = name
         self._origin = _origin(base_url)
         self._timeout = settings.timeout_seconds
         self._session = requests.Session()
-        self._session.auth = BearerAuth(token)
+        self._session.auth = auth
         self._session.headers["Accept"] = "application/json"
         retry = Patience(
             total=settings.retries,
@@ -93,20 +107,23 @@ class JsonApi:
             backoff_max=settings.backoff_max_seconds,
             retry_after_max=int(settings.backoff_max_seconds),
             status_forcelist=RETRIED,
-            allowed_methods={"GET"},
+            # A POST that is sent again asks for a second report, which harms nobody.
+            allowed_methods={"GET", "POST"},
             raise_on_status=False,
         )
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, HTTPAdapter(max_retries=retry))
 
-    def get(self, url: str, params: Mapping[str, str] | None = None) -> Answer:
-        """Ask for one page.
+    def get(
+        self, url: str, params: Mapping[str, str] | None = None, *, method: str = "GET"
+    ) -> Answer:
+        """Ask for one page, or with another method for something to be done.
 
         Raises SourceError for another origin, a refusal, patience at its end or an answer that is
         no JSON.
         """
         try:
-            request = self._session.prepare_request(requests.Request("GET", url, params=params))
+            request = self._session.prepare_request(requests.Request(method, url, params=params))
             url = request.url or ""
             # Of the url that would be asked for, which is not always what the text seems to say.
             origin = _origin(url)

@@ -26,7 +26,8 @@ class LoadRecord:
     """A row of `raw.loads`. `load_id` grows in the order of the commits; 0 before it is recorded.
 
     `cursor` is the source's own (text values), `days` what each landed day holds since this load,
-    `changed` the days whose tables this load can change. Instants are UTC.
+    `changed` the days whose tables this load can change. Instants are UTC. `not_yet`, which is not
+    kept, says what of the request the source did not have yet; the rest was landed.
     """
 
     source: str
@@ -39,6 +40,7 @@ class LoadRecord:
     days: Mapping[date, LandedDay] = field(default_factory=dict)
     load_id: int = 0
     finished_at: datetime | None = None
+    not_yet: str = ""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -65,14 +66,14 @@ class HttpSettings(Settings):
     timeout_seconds: float = Field(default=60.0, gt=0)
 
 
-def read_settings(kind: type[S]) -> S:
-    """Read a group of settings from the environment.
+def read_settings(kind: type[S], given: Mapping[str, str] | None = None) -> S:
+    """Read a group of settings from the environment; those `given`, by variable, win.
 
     Raises UsageError that names each variable that is missing or wrong, never its value.
     """
     prefix = kind.model_config.get("env_prefix") or ""
     try:
-        return kind()
+        return kind(**{name.removeprefix(prefix).lower(): v for name, v in (given or {}).items()})
     except ValidationError as error:
         # Built from location and message only: the input may be a secret.
         problems = "; ".join(

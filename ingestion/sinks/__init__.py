@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Literal, Protocol
+from zoneinfo import ZoneInfo
 
 from ingestion.errors import UsageError
 from ingestion.ledger import Build, LandedDay, LoadRecord
-from ingestion.tables import DayTable, RawTable, VersionTable
+from ingestion.tables import DayTable, FileTable, RawTable, VersionTable
 
 BulkFormat = Literal["pgcopy"]
 """Bytes that a sink takes for a whole day: PostgreSQL's binary COPY."""
@@ -41,6 +42,47 @@ class Version:
     created: datetime | None
     served: int
     served_before: int | None
+
+
+@dataclass(frozen=True)
+class Slot:
+    """What a delivery replaces: the report, or the increment of a day."""
+
+    kind: Literal["report", "increment"]
+    day: date | None = None
+
+
+@dataclass(frozen=True)
+class DeliveredFile:
+    """A file to be landed. `read` gives its bytes, from the beginning each time it is called.
+
+    `expected` are the business days that it is about: others may be in it, and take longer.
+    """
+
+    delivery_id: str
+    url: str
+    etag: str
+    size_bytes: int
+    read: Callable[[], Iterator[bytes]] = field(repr=False)
+    expected: Sequence[date] = ()
+
+
+@dataclass(frozen=True)
+class LandedFile:
+    """A file now in force: of which slot and table, which content, and its rows by business day.
+
+    `days` is kept for tables with an identity only.
+    """
+
+    slot: Slot
+    days: Mapping[date, int]
+    file: str
+    delivery_id: str
+    url: str
+    etag: str
+    size_bytes: int
+    rows_landed: int
+    rows_quarantined: int
 
 
 class Load(Protocol):
@@ -81,6 +123,23 @@ class Load(Protocol):
 
     def quarantine(self, found: Iterable[Quarantined]) -> int:
         """Keep what is not kept yet (identical payloads as often as they were found); count all found."""
+        ...
+
+    def files(self, table: FileTable) -> list[LandedFile]:
+        """The files of a table that are now in force, this load's among them."""
+        ...
+
+    def replace_slot(
+        self, table: FileTable, slot: Slot, file: DeliveredFile | None, zone: ZoneInfo
+    ) -> tuple[LandedFile | None, set[date]]:
+        """Replace all rows of a slot by those of a file, or by none; constant memory.
+
+        Returns the file as it is now in force, and, for a table with an identity, the days of
+        which a row can be another: those of every copy of whatever was in the slot or is now.
+        Records that can't be used are quarantined.
+
+        Raises SourceError, which names the file and says why, when it can't be used as a whole.
+        """
         ...
 
     def record(self, load: LoadRecord) -> None:
@@ -125,7 +184,8 @@ def open_sink(target: str) -> Sink:
 
     Raises UsageError for a target without a sink, SinkError when the warehouse does not answer.
     """
-    known = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    modules = (module.name for module in pkgutil.iter_modules(__path__))
+    known = sorted(name for name in modules if not name.startswith("_"))
     if target not in known:
         raise UsageError(f"no sink for the target {target!r}; there is: {', '.join(known)}")
     sink: Sink = importlib.import_module(f"ingestion.sinks.{target}").connect()

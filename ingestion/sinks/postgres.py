@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from typing import LiteralString
+from zoneinfo import ZoneInfo
 
 import psycopg
 from psycopg import sql
@@ -23,8 +24,17 @@ from ingestion.days import DayRanges, Window
 from ingestion.errors import SinkError
 from ingestion.ledger import Build, LandedDay, LoadRecord
 from ingestion.settings import PostgresSettings, read_settings
-from ingestion.sinks import BulkFormat, Quarantined, Version
-from ingestion.tables import Column, DayTable, Kind, RawTable, VersionTable
+from ingestion.sinks import BulkFormat, DeliveredFile, LandedFile, Quarantined, Slot, Version
+from ingestion.sinks._postgres_files import FileLoader, create_found, keep_found
+from ingestion.tables import (
+    Column,
+    DayTable,
+    FileTable,
+    Kind,
+    RawTable,
+    StateTable,
+    VersionTable,
+)
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +49,8 @@ TYPES: dict[Kind, LiteralString] = {
     Kind.DOUBLE: "double precision",
     Kind.DATE: "date",
     Kind.INSTANT: "timestamptz",
+    Kind.QUANTITY: "numeric(18,3)",
+    Kind.MONEY: "numeric(18,2)",
 }
 
 # `cursor`, `days` and `changed` are JSON as text: only landing reads them, on every engine alike.
@@ -232,7 +244,8 @@ class PostgresLoad:
     def __init__(self, connection: psycopg.Connection, source: str) -> None:
         self._connection = connection
         self._source = source
-        self._swaps: list[tuple[DayTable, date, int]] = []
+        self._swaps: dict[tuple[str, date], int] = {}
+        self._files = FileLoader(connection, source, self._swaps)
 
     def loads(self) -> list[LoadRecord]:
         return _loads(self._connection, [self._source])
@@ -253,7 +266,7 @@ class PostgresLoad:
         self, table: DayTable, day: date, stream: Iterable[bytes], before: LandedDay | None
     ) -> LandedDay:
         """Load a new leaf; `record` puts it in the place of the day's old one."""
-        names = _leaf_names(table, day)
+        names = _leaf_names(table.name, day)
         self._execute(
             # `ds` is a default and not in the stream.
             "create table {new} (like {parent} including constraints);"
@@ -272,7 +285,7 @@ class PostgresLoad:
             rows = cursor.rowcount
         # Spares the attachment a scan while readers wait; checked row by row it costs a quarter more.
         self._execute("alter table {new} add constraint ds_is check (ds = {day})", names)
-        self._swaps.append((table, day, rows))
+        self._swaps[table.name, day] = rows
         landed = LandedDay(rows=rows, digest=digest.hexdigest())
         if before is None or before.rows != rows or before == landed:
             return landed
@@ -281,7 +294,7 @@ class PostgresLoad:
     def _same_rows(self, table: DayTable, day: date) -> bool:
         """Whether old and new leaf hold the same rows, in whatever order: by the sums of their
         hashes. Too slow for every load; asked only where the bytes differ and the count does not."""
-        names = _leaf_names(table, day)
+        names = _leaf_names(table.name, day)
         there = self._execute("select to_regclass({leaf_name}) is not null", names).fetchone()
         if there != (True,):
             return False
@@ -367,10 +380,7 @@ class PostgresLoad:
             yield from cursor
 
     def quarantine(self, found: Iterable[Quarantined]) -> int:
-        self._connection.execute(
-            "create temp table if not exists found ("
-            "place text, payload text, reason text, encoding text) on commit drop"
-        )
+        create_found(self._connection)
         count = 0
         with (
             self._connection.cursor() as cursor,
@@ -380,28 +390,31 @@ class PostgresLoad:
             for item in found:
                 copy.write_row((item.place, item.payload, item.reason, item.encoding))
                 count += 1
-        self._connection.execute(
-            "insert into raw.quarantine (source, place, payload, encoding, reason, occurrence)"
-            " select %s, place, payload, encoding, reason,"
-            "  row_number() over (partition by place, payload, encoding, reason)"
-            " from found on conflict do nothing",
-            [self._source],
-        )
-        self._connection.execute("truncate found")
+        keep_found(self._connection, self._source)
         return count
+
+    def files(self, table: FileTable) -> list[LandedFile]:
+        return self._files.files(table)
+
+    def replace_slot(
+        self, table: FileTable, slot: Slot, file: DeliveredFile | None, zone: ZoneInfo
+    ) -> tuple[LandedFile | None, set[date]]:
+        """Stage a leaf a day; `record` puts those that are new in the place of the old ones."""
+        return self._files.replace_slot(table, slot, file, zone)
 
     def record(self, load: LoadRecord) -> None:
         """Swap the new leaves in, then write the ledger's row; readers wait only from here on."""
-        for table, day, rows in self._swaps:
-            self._execute("drop table if exists {leaf}", _leaf_names(table, day))
+        for (table, day), rows in sorted(self._swaps.items()):
+            names = _leaf_names(table, day)
+            self._execute("drop table if exists {leaf}", names)
             if rows:
                 self._execute(
                     "alter table {new} rename to {name};"
                     "alter table {parent} attach partition {leaf} for values in ({day})",
-                    _leaf_names(table, day),
+                    names,
                 )
             else:
-                self._execute("drop table {new}", _leaf_names(table, day))
+                self._execute("drop table if exists {new}", names)
         # Held until the commit: numbers are handed out in the order of the commits, so that a plan
         # which saw load N has seen every load before it.
         _lock(self._connection, "ledger")
@@ -460,10 +473,10 @@ def _exists(connection: psycopg.Connection, catalog: str, column: str, name: str
     return found.fetchone() is not None
 
 
-def _leaf_names(table: DayTable, day: date) -> dict[str, sql.Composable]:
-    name = f"{table.name}_{day:%Y%m%d}"
+def _leaf_names(table: str, day: date) -> dict[str, sql.Composable]:
+    name = f"{table}_{day:%Y%m%d}"
     return {
-        "parent": sql.Identifier(RAW, table.name),
+        "parent": sql.Identifier(RAW, table),
         "name": sql.Identifier(name),
         "leaf": sql.Identifier(LEAVES, name),
         "leaf_name": sql.Literal(f'{LEAVES}."{name}"'),
@@ -478,16 +491,8 @@ def _create(connection: psycopg.Connection, table: RawTable) -> None:
     Raises SinkError when a column is there with another type.
     """
     columns = table.columns
-    extra: sql.Composable
-    tail: sql.Composable
     if isinstance(table, DayTable):
         columns = (Column("ds", Kind.DATE, nullable=False), *columns)
-        extra, tail = sql.SQL(""), sql.SQL(" partition by list (ds)")
-    else:
-        extra = sql.SQL(
-            ", _served_no bigint not null generated by default as identity, unique ({})"
-        ).format(sql.SQL(", ").join(map(sql.Identifier, table.key)))
-        tail = sql.SQL("")
     name = sql.Identifier(RAW, table.name)
     types: dict[str, str] = dict(
         connection.execute(
@@ -497,10 +502,7 @@ def _create(connection: psycopg.Connection, table: RawTable) -> None:
         ).fetchall()
     )
     if not types:
-        definitions = sql.SQL(", ").join(_definition(column) for column in columns)
-        connection.execute(
-            sql.SQL("create table {} ({}{}){}").format(name, definitions, extra, tail)
-        )
+        _create_new(connection, table, columns)
     for column in columns:
         if types and column.name not in types:
             connection.execute(
@@ -516,10 +518,38 @@ def _create(connection: psycopg.Connection, table: RawTable) -> None:
     )
 
 
-def _definition(column: Column) -> sql.Composed:
-    return sql.SQL("{} {}{}").format(
+def _create_new(connection: psycopg.Connection, table: RawTable, columns: Sequence[Column]) -> None:
+    extra, tail = sql.Composed([]), sql.SQL("")
+    by_bytes: tuple[str, ...] = ()
+    match table:
+        case VersionTable():
+            extra = sql.SQL(
+                ", _served_no bigint not null generated by default as identity, unique ({})"
+            ).format(_listed(table.key))
+        case StateTable():
+            by_bytes = table.indexed
+            if table.unique:
+                extra = sql.SQL(", unique nulls not distinct ({})").format(_listed(table.unique))
+        case FileTable(identity=None):
+            tail = sql.SQL("")
+        case _:
+            tail = sql.SQL(" partition by list (ds)")
+    name = sql.Identifier(RAW, table.name)
+    definitions = sql.SQL(", ").join(_definition(c, c.name in by_bytes) for c in columns)
+    connection.execute(sql.SQL("create table {} ({}{}){}").format(name, definitions, extra, tail))
+    if by_bytes:
+        connection.execute(sql.SQL("create index on {} ({})").format(name, _listed(by_bytes)))
+
+
+def _listed(names: Iterable[str]) -> sql.Composed:
+    return sql.SQL(", ").join(map(sql.Identifier, names))
+
+
+def _definition(column: Column, by_bytes: bool = False) -> sql.Composed:
+    return sql.SQL("{} {}{}{}").format(
         sql.Identifier(column.name),
         sql.SQL(TYPES[column.kind]),
+        sql.SQL(' collate "C"' if by_bytes else ""),
         sql.SQL("" if column.nullable else " not null"),
     )
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import date
+from typing import Literal
 from zoneinfo import ZoneInfo
 
 from ingestion.days import Window
@@ -19,12 +21,18 @@ from ingestion.tables import RawTable
 class Request:
     """What a source is asked to land.
 
-    `window` is None only for a source that goes by its own cursor and was given no dates;
-    `zone` is the business zone.
+    `window` is None only for a source that goes by its own cursor and was given no dates, and for
+    a report; `zone` is the business zone. The others are of orders alone: its `mode`, the `task_id`
+    of a report that is ready, whether files that did not change are read `again`, and the day
+    `missing_from` which days before the window are landed too if they are not yet.
     """
 
     window: Window | None
     zone: ZoneInfo
+    mode: Literal["report", "increment"] = "increment"
+    task_id: str | None = None
+    again: bool = False
+    missing_from: date | None = None
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,7 @@ class Source:
 
     `land` does the whole load, up to and without the ledger's row, which it returns.
     `by_window` is False for a source that goes by its own cursor: there dates only move it back.
+    `prepare` is what has to be waited for before the load begins, given the loads so far.
     """
 
     name: str
@@ -40,6 +49,7 @@ class Source:
     tables: tuple[RawTable, ...]
     land: Callable[[Load, Request], LoadRecord]
     by_window: bool
+    prepare: Callable[[Sequence[LoadRecord], Request], Request] | None = None
 
 
 def source_names() -> list[str]:

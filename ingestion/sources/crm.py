@@ -93,9 +93,9 @@ class CrmApi:
     def __init__(self, settings: CrmSettings, http: HttpSettings) -> None:
         self._url = f"{str(settings.api_url).rstrip('/')}/api/clients"
         # Here, as every command imports this module: the HTTP stack is 8 MB and a tenth of a start.
-        from ingestion.http import JsonApi
+        from ingestion.http import BearerAuth, JsonApi
 
-        self._api = JsonApi("the CRM", self._url, settings.api_token, http)
+        self._api = JsonApi("the CRM", self._url, BearerAuth(settings.api_token), http)
 
     def pages(self, updated_from: datetime) -> Iterator[Page]:
         """All records that changed since an instant (inclusive), in the order served, by pages.

@@ -11,7 +11,12 @@ import pytest
 from sandbox.crm import crm_server
 from sandbox.outside import Outside, outside
 from sandbox.postgres import PostgresServer
+from sandbox.reports import ReportsServer, Settings, reports_server
+from sandbox.s3 import S3Server, s3_server
 from sandbox.telemetry import create_source
+from tests.ingestion.orders_scene import Shop
+from tests.ingestion.scene import having
+from tests.support.vitrina import Vitrina
 
 EMPTY = """
 drop schema if exists raw, raw_days, staging, ods, core, marts cascade;
@@ -36,3 +41,24 @@ def sources(kept: Outside) -> Iterator[Outside]:
     create_source(kept.telemetry_url)
     with crm_server() as crm:
         yield replace(kept, crm=crm)
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """An S3 server for all of these tests."""
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def reports(s3: S3Server) -> Iterator[ReportsServer]:
+    """A report API that knows nothing yet."""
+    with reports_server(s3, settings=Settings(running_looks=1)) as server:
+        yield server
+
+
+@pytest.fixture
+def shop(vitrina: Vitrina, s3: S3Server, reports: ReportsServer) -> Shop:
+    """A Vitrina whose order source has nothing yet."""
+    settings = {**s3.environment(), **reports.environment(), "REPORTS_POLL_SECONDS": "0.01"}
+    return Shop(having(vitrina, **settings), reports, s3)

@@ -94,7 +94,12 @@ def test_an_unknown_target(vitrina: Vitrina, name: str) -> None:
 
 
 def test_a_domain_s_own_target_wins(vitrina: Vitrina) -> None:
-    own = having(vitrina, VITRINA_TARGET="oracle", VITRINA_TARGET_TELEMETRY="postgres")
+    own = having(
+        vitrina,
+        VITRINA_TARGET="oracle",
+        VITRINA_TARGET_TELEMETRY="postgres",
+        VITRINA_TARGET_ORDERS="postgres",
+    )
     assert own.ingest("init")["targets"] == ["postgres"]
     assert own.ingest("crm")["rows_landed"] == 0
 
@@ -172,4 +177,4 @@ def test_help_needs_no_settings() -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     listed = re.findall(r"^ {4}(\w+)", done.stdout, flags=re.MULTILINE)
-    assert listed == ["init", "crm", "telemetry", "plan", "mark", "status"]
+    assert listed == ["init", "crm", "orders", "telemetry", "plan", "mark", "status"]

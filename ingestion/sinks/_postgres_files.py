@@ -1,0 +1,672 @@
+"""Delivered CSV files into PostgreSQL.
+
+A file streams as bytes into `COPY` of a temporary table of texts, whose checks allow what needs no
+second look; one statement then types the rows into new leaves. Only when one of the two refuses is
+the file read again: its rows are judged in SQL, and if its lines are malformed, told apart in Python.
+docs/decisions/0008-landing-orders.md says why.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, date, datetime
+from functools import partial
+from typing import LiteralString
+from zoneinfo import ZoneInfo
+
+import psycopg
+from psycopg import sql
+
+from ingestion.csv_files import (
+    CsvFile,
+    IrregularError,
+    Record,
+    open_csv,
+    told_apart,
+    whole_records,
+)
+from ingestion.sinks import DeliveredFile, LandedFile, Slot
+from ingestion.tables import Field, FileTable, Kind
+
+log = logging.getLogger(__name__)
+
+RAW = "raw"
+LEAVES = "raw_days"
+COPY_BYTES = 1 << 17
+MOST_WAYS = 3
+# From here on an index that is made at the end is cheaper than one that is kept up.
+MANY_COPIES = 100_000
+JUDGED = ("line_no", "_reason", "_payload", "_encoding")
+
+NUMERIC: dict[Kind, LiteralString] = {
+    Kind.QUANTITY: "numeric(18,3)",
+    Kind.MONEY: "numeric(18,2)",
+}
+# PostgreSQL reads more as an instant than ISO 8601: `yesterday`, or 02/03/2024 in the order that a
+# setting says. This is what we take, and with it the usual shapes that need no regular expression.
+INSTANT = r"^\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d(:?\d\d)?)?)?$"
+USUAL_INSTANTS = (
+    "____-__-__T__:__:__",
+    "____-__-__ __:__:__",
+    "____-__-__T__:__:__.______",
+    "____-__-__ __:__:__.______",
+    "____-__-__",
+)
+USUAL_SIGNS = ("--T::", "-- ::", "--T::.", "-- ::.", "--")
+# Likewise it knows hexadecimal numbers, and underscores between digits.
+NUMBER = r"^ *[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)? *$"
+UTC_TEXT = "YYYY-MM-DD HH24:MI:SS.US"
+SEPARATOR, NOTHING = "\x1f", "\x1e"
+MALFORMED = (
+    IrregularError,
+    psycopg.errors.BadCopyFileFormat,
+    psycopg.errors.CharacterNotInRepertoire,
+)
+
+Names = Mapping[str, sql.Composable]
+
+
+class FileLoader:
+    """Lands files within the transaction of a load.
+
+    `swaps` are the days whose leaf is another one when the load ends, with its rows: the new leaf
+    `…__new` takes the place of the attached one, and with no rows there is none any more.
+    """
+
+    def __init__(
+        self, connection: psycopg.Connection, source: str, swaps: dict[tuple[str, date], int]
+    ) -> None:
+        self._connection = connection
+        self._source = source
+        self._swaps = swaps
+
+    def files(self, table: FileTable) -> list[LandedFile]:
+        """See `Load.files`."""
+        rows = self._execute(
+            "select slot_kind, slot_date, days, file, delivery_id, url, etag, size_bytes,"
+            " rows_landed, rows_quarantined from {registry} where file = {file}"
+            " order by slot_kind desc, slot_date",
+            {"registry": sql.Identifier(RAW, table.registry), "file": sql.Literal(table.name)},
+        )
+        return [
+            LandedFile(
+                Slot(kind, day),
+                {date.fromisoformat(d): n for d, n in json.loads(days).items()},
+                *others,
+            )
+            for kind, day, days, *others in rows
+        ]
+
+    def replace_slot(
+        self, table: FileTable, slot: Slot, file: DeliveredFile | None, zone: ZoneInfo
+    ) -> tuple[LandedFile | None, set[date]]:
+        """See `Load.replace_slot`."""
+        names = _names(table, slot)
+        landed = None
+        if file is not None:
+            # Naive instants are those of the business zone. Memory for a day's orders, not for all.
+            self._execute(
+                "select set_config('timezone', {zone}, true), set_config('work_mem', '64MB', true),"
+                " set_config('maintenance_work_mem', '128MB', true)",
+                {"zone": sql.Literal(zone.key)},
+            )
+            rows, quarantined, days = self._staged(table, names, file, zone)
+            self._execute("set local timezone to 'UTC'", {})
+            landed = LandedFile(
+                slot,
+                days,
+                table.name,
+                file.delivery_id,
+                file.url,
+                file.etag,
+                file.size_bytes,
+                rows,
+                quarantined,
+            )
+        if table.identity is None:
+            changed = self._replace_plain(names, is_empty=file is None)
+        else:
+            changed = self._replace_dated(table, names, slot, landed.days if landed else {})
+        self._execute("delete from {registry} where {is_slot} and file = {file}", names)
+        if landed is not None:
+            self._register(names, landed)
+        return landed, changed
+
+    def _register(self, names: Names, landed: LandedFile) -> None:
+        values = [
+            landed.slot.kind,
+            landed.slot.day,
+            landed.file,
+            landed.delivery_id,
+            landed.url,
+            landed.etag,
+            landed.size_bytes,
+            landed.rows_landed,
+            landed.rows_quarantined,
+            json.dumps({str(day): rows for day, rows in sorted(landed.days.items())}),
+            datetime.now(UTC),
+        ]
+        self._execute(
+            "insert into {registry} (slot_kind, slot_date, file, delivery_id, url, etag, size_bytes,"
+            " rows_landed, rows_quarantined, days, landed_at) values ({values})",
+            {**names, "values": sql.SQL(", ").join(map(sql.Literal, values))},
+        )
+
+    # --- from bytes to typed rows ---------------------------------------------------------------
+
+    def _staged(
+        self, table: FileTable, names: Names, file: DeliveredFile, zone: ZoneInfo
+    ) -> tuple[int, int, dict[date, int]]:
+        """Have the typed rows of a file staged: how many, how many are not, and rows by day.
+
+        Each way is tried within a savepoint; the next one is slower and refuses less.
+        """
+        ways: list[Callable[[], int]] = [
+            partial(self._straight, table, file),
+            partial(self._judged, table, file, is_malformed=False),
+            partial(self._judged, table, file, is_malformed=True),
+        ]
+        while True:
+            is_usual = len(ways) == MOST_WAYS
+            way = ways.pop(0)
+            try:
+                with self._connection.transaction():
+                    quarantined = way()
+                    values = _values(table, names, zone, is_usual=is_usual)
+                    rows, days = self._typed(table, {**names, **values}, file.expected)
+                    self._execute("drop table delivered", {})
+                    return rows, quarantined, days
+            except MALFORMED as error:
+                if not ways:
+                    raise
+                log.info("%s: its lines are told apart (%s)", file.url, _brief(error))
+                del ways[:-1]
+            except (psycopg.DataError, psycopg.IntegrityError) as error:
+                if not ways:
+                    raise
+                log.info("%s: not all of it can be used (%s)", file.url, _brief(error))
+
+    def _straight(self, table: FileTable, file: DeliveredFile) -> int:
+        """Copy a file that needs no second look; the checks refuse any other."""
+        content = self._opened(table, file)
+        self._create_delivered(table, content, checked=True)
+        self._copy(_cells(table, content), _cells(table, content), whole_records(content.body))
+        return 0
+
+    def _judged(self, table: FileTable, file: DeliveredFile, *, is_malformed: bool) -> int:
+        """Copy a file and set aside what can't be used; returns how many records that are."""
+        content = self._opened(table, file)
+        cells = _cells(table, content)
+        self._create_delivered(table, content, checked=False)
+        if is_malformed:
+            records = told_apart(file.url, content.body, len(content.columns))
+            self._copy((*JUDGED, *cells), cells, _rewritten(records, len(cells)))
+        else:
+            self._copy(cells, cells, whole_records(content.body))
+        keys = sql.SQL(", ").join(map(sql.Literal, content.columns))
+        count = self._execute(
+            "with bad as (delete from delivered where {reason} is not null returning *)"
+            "insert into found (place, payload, reason, encoding)"
+            " select {url} || ':' || line_no,"
+            "  coalesce(_payload, json_object(array[{keys}]::text[], array[{cells}])::text),"
+            "  {reason}, coalesce(_encoding, 'text') from bad",
+            {
+                "reason": _reason(table.fields),
+                "url": sql.Literal(file.url),
+                "keys": keys,
+                "cells": _listed(cells),
+            },
+        ).rowcount
+        keep_found(self._connection, self._source)
+        return count
+
+    def _opened(self, table: FileTable, file: DeliveredFile) -> CsvFile:
+        content = open_csv(table, file.url, file.read())
+        unknown = content.unknown(table.fields)
+        if unknown:
+            log.info("%s: columns that the contract does not know: %s", file.url, unknown)
+        return content
+
+    def _create_delivered(self, table: FileTable, content: CsvFile, *, checked: bool) -> None:
+        """Make the temporary table of a file's texts: contract columns, known to it or not, and the
+        others; `checked` lets nothing in that needs a second look."""
+        create_found(self._connection)
+        definitions = [
+            sql.SQL("{} text {}").format(
+                sql.Identifier(field.name), _check(field) if checked else sql.SQL("")
+            )
+            for field in table.fields
+        ]
+        known = {field.name for field in table.fields}
+        definitions += [
+            sql.SQL("{} text").format(sql.Identifier(cell))
+            for cell in _cells(table, content)
+            if cell not in known
+        ]
+        self._execute(
+            "create temp table delivered ("
+            "line_no bigint generated by default as identity (cache 10000),"
+            " _reason text, _payload text, _encoding text, {definitions}) on commit drop",
+            {"definitions": sql.SQL(", ").join(definitions)},
+        )
+
+    def _copy(self, columns: Iterable[str], cells: Iterable[str], blocks: Iterable[bytes]) -> None:
+        statement = sql.SQL(
+            "copy delivered ({}) from stdin (format csv, null '', force_null ({}), encoding 'UTF8')"
+        ).format(_listed(columns), _listed(cells))
+        with self._connection.cursor() as cursor, cursor.copy(statement) as copy:
+            for block in blocks:
+                copy.write(block)
+
+    def _typed(
+        self, table: FileTable, names: Names, expected: Iterable[date]
+    ) -> tuple[int, dict[date, int]]:
+        """Type the rows of `delivered` into `staged`, or into a leaf a day."""
+        if table.identity is None:
+            self._execute("create temp table staged (like {raw}) on commit drop", names)
+            rows = self._execute(
+                "insert into staged ({columns}) select {values} from delivered", names
+            ).rowcount
+            return rows, {}
+        self._execute(
+            "create table {staged} (like {raw} including constraints) partition by list (ds);"
+            "create table {rest} partition of {staged} default",
+            names,
+        )
+        days = set(expected) or self._days("select distinct {ds} from delivered", names)
+        for day in days:
+            self._create_leaf(table, names, day)
+        if not self._filled_one(table, names, days):
+            self._execute("insert into {staged} ({columns}) select {values} from delivered", names)
+        self._execute("alter table {staged} detach partition {rest}", names)
+        others = self._days("select distinct ds from {rest}", names)
+        for day in others:
+            self._create_leaf(table, names, day)
+        if others:
+            self._execute("insert into {staged} select * from {rest}", names)
+        counts = dict[date, int](
+            self._execute("select ds, count(*) from {staged} group by ds", names).fetchall()
+        )
+        for day in days | others:
+            leaf = {**names, **_leaf(table, day)}
+            self._execute("alter table {staged} detach partition {staged_leaf}", leaf)
+            if day not in counts:
+                self._execute("drop table {staged_leaf}", leaf)
+        self._execute("drop table {staged}, {rest}", names)
+        return sum(counts.values()), counts
+
+    def _filled_one(self, table: FileTable, names: Names, days: set[date]) -> bool:
+        """Whether all rows went into the only leaf: unrouted, they take two thirds of the time."""
+        if len(days) != 1:
+            return False
+        try:
+            with self._connection.transaction():
+                for day in days:
+                    self._execute(
+                        "insert into {staged_leaf} ({columns}) select {values} from delivered",
+                        {**names, **_leaf(table, day)},
+                    )
+        except psycopg.errors.CheckViolation:
+            return False
+        return True
+
+    def _days(self, statement: LiteralString, names: Names) -> set[date]:
+        return {day for (day,) in self._execute(statement, names)}
+
+    def _create_leaf(self, table: FileTable, names: Names, day: date) -> None:
+        # The check spares scans when it is attached, here and in the end.
+        self._execute(
+            "create table {staged_leaf} (like {raw} including constraints,"
+            " constraint ds_is check (ds = {day}));"
+            "alter table {staged} attach partition {staged_leaf} for values in ({day})",
+            {**names, **_leaf(table, day)},
+        )
+
+    # --- in the place of what the slot had ------------------------------------------------------
+
+    def _replace_plain(self, names: Names, *, is_empty: bool) -> set[date]:
+        self._execute("delete from {raw} where {is_slot}", names)
+        if not is_empty:
+            self._execute("insert into {raw} select * from staged; drop table staged", names)
+        return set()
+
+    def _replace_dated(
+        self, table: FileTable, names: Names, slot: Slot, days: Mapping[date, int]
+    ) -> set[date]:
+        """Put the staged leaves in the place of the slot's rows; returns the days that can change.
+
+        A winner can change wherever there is a copy of what was in the slot or is now, and, since
+        an increment supersedes them, of the report's rows of its day.
+        """
+        in_force = self.files(table)
+        old = {day for file in in_force if file.slot == slot for day in file.days}
+        others: dict[date, int] = {}
+        for file in in_force:
+            if file.slot != slot:
+                for day, rows in file.days.items():
+                    others[day] = others.get(day, 0) + rows
+        changed = old.union(days)
+        if slot.day is not None:
+            changed.add(slot.day)
+        # Otherwise every copy there is would be looked up in the index, one by one.
+        in_bulk = sum(days.values()) >= max(MANY_COPIES, sum(others.values()))
+        if in_bulk:
+            self._execute("drop index {copies_index}", names)
+        if others:
+            self._touch(table, names, slot, old, days, in_force)
+            self._execute("delete from {copies} where {is_slot} and {is_touched}", names)
+            found = self._execute("select distinct ds from {copies} where {is_touched}", names)
+            changed.update(day for (day,) in found)
+            self._execute("drop table touched", names)
+        else:
+            self._execute("delete from {copies}", names)
+        for day in days:
+            # Day by day: groups of this size stay in the cache.
+            self._execute(
+                "insert into {copies} ({identity}, ds, slot_kind, slot_date, last_line_no)"
+                " select {identity}, ds, slot_kind, slot_date, max(line_no) from {staged_leaf}"
+                " group by {identity}, ds, slot_kind, slot_date",
+                {**names, **_leaf(table, day)},
+            )
+        if in_bulk:
+            self._execute(
+                "create index {copies_index_name} on {copies} ({identity}); analyze {copies}", names
+            )
+        for day in old.difference(days):
+            self._empty(table, names, day, others.get(day, 0))
+        for day, rows in days.items():
+            self._fill(table, names, day, rows, others.get(day, 0))
+        return changed
+
+    def _touch(
+        self,
+        table: FileTable,
+        names: Names,
+        slot: Slot,
+        old: Iterable[date],
+        days: Iterable[date],
+        in_force: Iterable[LandedFile],
+    ) -> None:
+        """Have in `touched` the identities whose winner can change."""
+        self._execute(
+            'create temp table touched ({identity} text collate "C") on commit drop', names
+        )
+        insert: LiteralString = "insert into touched select {identity} from "
+        for day in old:
+            leaf = {**names, "current": self._current(table, day)}
+            self._execute(insert + "{current} where {is_slot}", leaf)
+        for day in days:
+            self._execute(insert + "{staged_leaf}", {**names, **_leaf(table, day)})
+        for file in in_force:
+            if slot.day is not None and file.slot.kind == "report" and slot.day in file.days:
+                leaf = {**names, "current": self._current(table, slot.day)}
+                self._execute(insert + "{current} where slot_kind = 'report'", leaf)
+        self._execute("analyze touched", names)
+
+    def _empty(self, table: FileTable, names: Names, day: date, others: int) -> None:
+        """Take the slot's rows out of a day."""
+        if others:
+            self._delete(table, names, day)
+            return
+        if self._swaps.get((table.name, day)):
+            self._execute("drop table {new}", _leaf(table, day))
+        self._swaps[table.name, day] = 0
+
+    def _fill(self, table: FileTable, names: Names, day: date, rows: int, others: int) -> None:
+        """Put a staged leaf in the place of the slot's rows of a day: whichever moves less."""
+        leaf = {**names, **_leaf(table, day)}
+        is_new = bool(self._swaps.get((table.name, day)))
+        if others and (is_new or others > rows):
+            self._delete(table, names, day)
+            self._execute(
+                "insert into {current} ({columns}) select {columns} from {staged_leaf};"
+                "drop table {staged_leaf}",
+                {**leaf, "current": self._current(table, day)},
+            )
+            if is_new:
+                self._swaps[table.name, day] = rows + others
+            return
+        if others:
+            self._execute(
+                "insert into {staged_leaf} ({columns})"
+                " select {columns} from {current} where not {is_slot}",
+                {**leaf, "current": self._current(table, day)},
+            )
+        if is_new:
+            self._execute("drop table {new}", leaf)
+        self._execute("alter table {staged_leaf} rename to {new_name}", leaf)
+        self._swaps[table.name, day] = rows + others
+
+    def _delete(self, table: FileTable, names: Names, day: date) -> None:
+        self._execute(
+            "delete from {current} where {is_slot}",
+            {**names, "current": self._current(table, day)},
+        )
+
+    def _current(self, table: FileTable, day: date) -> sql.Composable:
+        """The leaf of a day that holds rows, as this load sees it."""
+        return _leaf(table, day)["new" if self._swaps.get((table.name, day)) else "leaf"]
+
+    def _execute(self, statement: LiteralString, names: Names) -> psycopg.Cursor:
+        return self._connection.execute(sql.SQL(statement).format(**names))
+
+
+def create_found(connection: psycopg.Connection) -> None:
+    """Have the temporary table of what can't be used, from which `keep_found` takes it."""
+    connection.execute(
+        "create temp table if not exists found ("
+        "place text, payload text, reason text, encoding text) on commit drop"
+    )
+
+
+def keep_found(connection: psycopg.Connection, source: str) -> None:
+    """Keep what was found and is not kept yet."""
+    connection.execute(
+        "insert into raw.quarantine (source, place, payload, encoding, reason, occurrence)"
+        " select %s, place, payload, encoding, reason,"
+        "  row_number() over (partition by place, payload, encoding, reason)"
+        " from found on conflict do nothing",
+        [source],
+    )
+    connection.execute("truncate found")
+
+
+def _names(table: FileTable, slot: Slot) -> Names:
+    day = slot.day.isoformat() if slot.day else None
+    names: dict[str, sql.Composable] = {
+        "raw": sql.Identifier(RAW, table.name),
+        "registry": sql.Identifier(RAW, table.registry),
+        "file": sql.Literal(table.name),
+        "columns": _listed(column.name for column in table.columns),
+        "staged": sql.Identifier(LEAVES, f"{table.name}__staged"),
+        "rest": sql.Identifier(LEAVES, f"{table.name}__rest"),
+        "slot_kind": sql.Literal(slot.kind),
+        "slot_date": sql.SQL("null::date")
+        if day is None
+        else sql.SQL("{}::date").format(sql.Literal(day)),
+    }
+    names["is_slot"] = sql.SQL(
+        "(slot_kind = {slot_kind} and slot_date is null)"
+        if day is None
+        else "(slot_kind = {slot_kind} and slot_date = {slot_date})"
+    ).format(**names)
+    if table.identity is not None:
+        index = f"{table.identity.copies}_{table.identity.name}_idx"
+        identity = sql.Identifier(table.identity.name)
+        names |= {
+            "identity": identity,
+            "copies": sql.Identifier(RAW, table.identity.copies),
+            "copies_index": sql.Identifier(RAW, index),
+            "copies_index_name": sql.Identifier(index),
+            "is_touched": sql.SQL("{0} in (select {0} from touched)").format(identity),
+        }
+    return names
+
+
+def _leaf(table: FileTable, day: date) -> dict[str, sql.Composable]:
+    name = f"{table.name}_{day:%Y%m%d}"
+    return {
+        "leaf": sql.Identifier(LEAVES, name),
+        "new": sql.Identifier(LEAVES, f"{name}__new"),
+        "new_name": sql.Identifier(f"{name}__new"),
+        "staged_leaf": sql.Identifier(LEAVES, f"{name}__staged"),
+        "day": sql.Literal(day.isoformat()),
+    }
+
+
+def _cells(table: FileTable, content: CsvFile) -> tuple[str, ...]:
+    """The columns of `delivered` for those of a file: the contract's by name, others by place."""
+    known = {field.name for field in table.fields}
+    return tuple(
+        name if name in known else f"_cell_{place}" for place, name in enumerate(content.columns, 1)
+    )
+
+
+def _check(field: Field) -> sql.Composable:
+    """The check of a column that only lets in what needs no second look."""
+    column = sql.Identifier(field.name)
+    parts: list[sql.Composable] = []
+    if field.required and field.default is None:
+        parts.append(sql.SQL("not null"))
+    if field.allowed:
+        parts.append(
+            sql.SQL("check ({} in ({}))").format(
+                column, sql.SQL(", ").join(map(sql.Literal, field.allowed))
+            )
+        )
+    if field.kind is Kind.INSTANT:
+        parts.append(
+            sql.SQL(
+                "check ({0} like any ({1}) and translate({0}, '0123456789', '') = any ({2}))"
+            ).format(column, sql.Literal(list(USUAL_INSTANTS)), sql.Literal(list(USUAL_SIGNS)))
+        )
+    if field.kind in NUMERIC:
+        # Without a sign it is not negative.
+        parts.append(sql.SQL("check (ltrim({}, '0123456789.') = '')").format(column))
+    return sql.SQL(" ").join(parts)
+
+
+def _reason(fields: Iterable[Field]) -> sql.Composed:
+    """Why a row of `delivered` can't be used, or null; the first reason of the first column."""
+    cases = [case for field in fields for case in _cases(field)]
+    return sql.SQL("coalesce(_reason, case {} end)").format(sql.SQL(" ").join(cases))
+
+
+def _cases(field: Field) -> Iterator[sql.Composable]:
+    column = sql.Identifier(field.name)
+
+    def case(condition: LiteralString, what: str, **names: sql.Composable) -> sql.Composable:
+        return sql.SQL("when {} then {}").format(
+            sql.SQL(condition).format(column=column, **names), sql.Literal(f"{field.name} {what}")
+        )
+
+    if field.required and field.default is None:
+        yield case("{column} is null", "is empty")
+    if field.allowed:
+        allowed = sql.SQL(", ").join(map(sql.Literal, field.allowed))
+        yield case(
+            "{column} not in ({allowed})", f"is none of {', '.join(field.allowed)}", allowed=allowed
+        )
+    if field.kind is Kind.INSTANT:
+        yield case(
+            "{column} !~ {pattern} or not pg_input_is_valid({column}, 'timestamptz')",
+            "is no instant",
+            pattern=sql.Literal(INSTANT),
+        )
+    if field.kind in NUMERIC:
+        yield case(
+            "{column} !~ {pattern} or not pg_input_is_valid({column}, 'numeric')",
+            "is no number",
+            pattern=sql.Literal(NUMBER),
+        )
+        if field.minimum is not None:
+            yield case(
+                "{column}::numeric < {minimum}",
+                f"is less than {field.minimum}",
+                minimum=sql.Literal(field.minimum),
+            )
+        yield case(
+            "not pg_input_is_valid({column}, {type})",
+            "is too great",
+            type=sql.Literal(NUMERIC[field.kind]),
+        )
+
+
+def _values(table: FileTable, names: Names, zone: ZoneInfo, *, is_usual: bool) -> Names:
+    """The columns of the raw table from those of `delivered`, as `values`, and `ds` of them.
+
+    `is_usual` says that all instants are naive: then the day is what they begin with.
+    """
+    typed = {field.name: _value(field) for field in table.fields}
+    values: dict[str, sql.Composable] = {**names, **typed, "line_no": sql.Identifier("line_no")}
+    if table.dated_by is not None and is_usual:
+        values["ds"] = sql.SQL("left({}, 10)::date").format(sql.Identifier(table.dated_by))
+    elif table.dated_by is not None:
+        values["ds"] = sql.SQL("({} at time zone {})::date").format(
+            typed[table.dated_by], sql.Literal(zone.key)
+        )
+    if table.identity is not None:
+        texts = [
+            sql.SQL("coalesce({}, {})").format(
+                _text(field, typed[field.name]), sql.Literal(NOTHING)
+            )
+            for field in table.fields
+            if field.name in table.identity.content
+        ]
+        values[table.identity.name] = sql.SQL("coalesce({}, md5(concat_ws({}, {})))").format(
+            sql.Identifier(table.identity.key), sql.Literal(SEPARATOR), sql.SQL(", ").join(texts)
+        )
+    placed = sql.SQL(", ").join(values[column.name] for column in table.columns)
+    return {"values": placed, "ds": values.get("ds", sql.SQL("null"))}
+
+
+def _value(field: Field) -> sql.Composable:
+    column = sql.Identifier(field.name)
+    if field.kind in NUMERIC:
+        return sql.SQL("{}::{}").format(column, sql.SQL(NUMERIC[field.kind]))
+    if field.kind is Kind.INSTANT:
+        return sql.SQL("{}::timestamptz").format(column)
+    if field.default is not None:
+        return sql.SQL("coalesce({}, {})").format(column, sql.Literal(field.default))
+    return column
+
+
+def _text(field: Field, value: sql.Composable) -> sql.Composable:
+    """A typed value as the text that identities are made of."""
+    if field.kind is Kind.INSTANT:
+        return sql.SQL("to_char({} at time zone 'UTC', {})").format(value, sql.Literal(UTC_TEXT))
+    if field.kind in NUMERIC:
+        return sql.SQL("({})::text").format(value)
+    return value
+
+
+def _listed(names: Iterable[str]) -> sql.Composed:
+    return sql.SQL(", ").join(map(sql.Identifier, names))
+
+
+def _rewritten(records: Iterable[Record], width: int) -> Iterator[bytes]:
+    """Records as CSV with JUDGED in front: a good one as it came, of a bad one why and what."""
+    block = bytearray()
+    for number, record in enumerate(records, 1):
+        if record.problem is None:
+            block += b"%d,,,,%b\n" % (number, record.line)
+        else:
+            payload, encoding = record.payload
+            line = io.StringIO()
+            writer = csv.writer(line, quoting=csv.QUOTE_ALL, lineterminator="")
+            writer.writerow((number, record.problem, payload, encoding))
+            block += line.getvalue().encode() + b"," * width + b"\n"
+        if len(block) >= COPY_BYTES:
+            yield bytes(block)
+            block.clear()
+    if block:
+        yield bytes(block)
+
+
+def _brief(error: Exception) -> str:
+    """The first line of a driver's message; the others show data."""
+    return str(error).partition("\n")[0] or "a quote where none should be"
