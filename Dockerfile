@@ -34,7 +34,7 @@ COPY --from=sandbox-packages /opt/venv /opt/venv
 COPY ingestion ingestion
 COPY sandbox sandbox
 USER vitrina
-EXPOSE 8000
+EXPOSE 8000 8001 9000
 ENTRYPOINT ["python", "-m", "sandbox.served", "--host", "0.0.0.0"]
 
 

@@ -19,7 +19,9 @@ READY := $(VENV)/.ready
 WHOLE := $(VENV)/.ready-whole
 PEERS := .venv-peers
 
-DOMAIN ?= telemetry
+DOMAINS := telemetry orders
+DOMAIN ?= all
+CHOSEN := $(if $(filter all,$(DOMAIN)),$(DOMAINS),$(DOMAIN))
 DATA ?= world
 TARGET ?= postgres
 KEEP ?=
@@ -30,7 +32,7 @@ help: ## This help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 .PHONY: demo
-demo: $(READY) ## Land a week, build and test the models, show the mart (DATA=flights, KEEP=1 leaves it up)
+demo: $(READY) ## Land, build and test, show the marts (DOMAIN=orders, DATA=flights, KEEP=1 leaves it up)
 	@$(BIN)/python -m sandbox.demo --data $(DATA) --domain $(DOMAIN) --target $(TARGET) $(if $(KEEP),--keep)
 
 .PHONY: down
@@ -75,15 +77,16 @@ env: ## Passwords for docker-compose.yaml: .env from .env.example
 	@$(PYTHON) docker/make_env.py
 
 .PHONY: backfill
-backfill: $(READY) ## Land and build a range again: START=2024-12-01 END=2025-01-01 (exclusive)
+backfill: $(READY) ## Land and build a range again: START=2024-12-01 END=2025-01-01 (exclusive), DOMAIN=orders
 	@: $${START:?the first day} $${END:?the day after the last one}
 	$(BIN)/python -m ingestion init
-	for source in $$($(BIN)/python -c 'from ingestion.sources import *; print(*[s.name for s in sources_of("$(DOMAIN)")])'); do \
-		$(BIN)/python -m ingestion $$source --start-date $$START --end-date $$END; done
-	plan=$$($(BIN)/python -m ingestion plan $(DOMAIN) --start-date $$START --end-date $$END); \
-	target=$$($(BIN)/python -c 'from ingestion.settings import target_of; print(target_of("$(DOMAIN)"))'); \
-	$(BIN)/dbt build --target $$target --select tag:$(DOMAIN) --vars "$$plan"; \
-	$(BIN)/python -m ingestion mark $(DOMAIN) --build $$($(BIN)/python -c 'import json, sys; print(json.loads(sys.argv[1])["build_id"])' "$$plan")
+	for domain in $(CHOSEN); do \
+		for source in $$($(BIN)/python -c "from ingestion.sources import *; print(*[s.name for s in sources_of('$$domain')])"); do \
+			$(BIN)/python -m ingestion $$source --start-date $$START --end-date $$END; done; \
+		plan=$$($(BIN)/python -m ingestion plan $$domain --start-date $$START --end-date $$END); \
+		target=$$($(BIN)/python -c "from ingestion.settings import target_of; print(target_of('$$domain'))"); \
+		$(BIN)/dbt build --target $$target --select tag:$$domain --vars "$$plan"; \
+		$(BIN)/python -m ingestion mark $$domain --build $$($(BIN)/python -c 'import json, sys; print(json.loads(sys.argv[1])["build_id"])' "$$plan"); done
 
 COMPILE := $(BIN)/uv pip compile -q pyproject.toml --universal --python-version 3.11 \
 	--excludes requirements/excludes.txt --no-emit-index-url --no-header

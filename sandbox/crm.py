@@ -23,8 +23,6 @@ from urllib.parse import urlencode
 
 from flask import Flask, Response, request
 from werkzeug.datastructures import MultiDict
-from werkzeug.http import http_date
-from werkzeug.serving import WSGIRequestHandler, make_server
 
 from sandbox.lifetime import unwinding_on_termination
 from sandbox.misbehaviour import (
@@ -36,6 +34,7 @@ from sandbox.misbehaviour import (
     spoiled,
     wrong_next,
 )
+from sandbox.serving import Balking, refusal, serving
 
 __all__ = [
     "CLIENTS_PATH",
@@ -119,9 +118,8 @@ class CrmServer:
     misbehaviour: Misbehaviour = field(default_factory=Misbehaviour)
     _entries: list["_Entry"] = field(default_factory=list, repr=False)
     _requests: list[Request] = field(default_factory=list, repr=False)
-    _scripted: list[int] = field(default_factory=list, repr=False)
+    _balking: Balking = field(default_factory=Balking, repr=False)
     _misbehaved: int = field(default=0, repr=False)
-    _counted: int = field(default=0, repr=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     def serve(self, records: Iterable[ClientRecord | RawRecord]) -> None:
@@ -145,7 +143,7 @@ class CrmServer:
     def fail_next(self, *statuses: int) -> None:
         """Answer the next requests with these statuses, one each; 200 stands for a real answer."""
         with self._lock:
-            self._scripted.extend(statuses)
+            self._balking.script(*statuses)
 
     def misbehave(self, misbehaviour: Misbehaviour) -> None:
         """Do this from now on; `Misbehaviour()` ends it."""
@@ -210,20 +208,20 @@ class CrmServer:
         fault: Misbehaviour | None,
     ) -> Response:
         if authorization is None:
-            return _refusal(HTTPStatus.UNAUTHORIZED)
+            return refusal(HTTPStatus.UNAUTHORIZED)
         if not authorized:
-            return _refusal(HTTPStatus.FORBIDDEN)
+            return refusal(HTTPStatus.FORBIDDEN)
         if ask.error is not None:
-            return _refusal(HTTPStatus.BAD_REQUEST, message=ask.error)
-        self._counted += 1
-        if self._scripted and (status := self._scripted.pop(0)) != HTTPStatus.OK:
-            return _refusal(status, self.settings.retry_after)
-        if _is_nth(self._counted, self.settings.rate_limit_every):
-            return _refusal(HTTPStatus.TOO_MANY_REQUESTS, self.settings.retry_after)
-        if _is_nth(self._counted, self.settings.failure_every):
-            return _refusal(HTTPStatus.SERVICE_UNAVAILABLE, self.settings.retry_after)
+            return refusal(HTTPStatus.BAD_REQUEST, message=ask.error)
+        balked = self._balking.refusal(
+            rate_limit_every=self.settings.rate_limit_every,
+            failure_every=self.settings.failure_every,
+            retry_after=self.settings.retry_after,
+        )
+        if balked is not None:
+            return balked
         if fault is not None and fault.status is not None:
-            return _refusal(fault.status, fault.retry_after)
+            return refusal(fault.status, fault.retry_after)
         if fault is not None and fault.redirect is not None:
             return Response(status=HTTPStatus.FOUND, headers={"Location": fault.redirect})
         return self._page(path, ask, fault or Misbehaviour())
@@ -297,26 +295,8 @@ def crm_server(
         misbehaviour=misbehaviour or Misbehaviour(),
     )
     server.serve(records)
-    # Listens from here on: a request that comes before the thread runs waits in the backlog.
-    http = make_server(
-        host, port, _application(server), threaded=True, request_handler=_QuietHandler
-    )
-    server.url = f"http://{host}:{http.server_port}"
-    thread = threading.Thread(target=http.serve_forever, args=(0.05,), name="crm", daemon=True)
-    thread.start()
-    try:
+    with serving(_application(server), "crm", host=host, port=port) as server.url:
         yield server
-    finally:
-        http.shutdown()
-        thread.join()
-        http.server_close()
-
-
-class _QuietHandler(WSGIRequestHandler):
-    """Leaves the log to `CrmServer.requests`: standard error belongs to the one who runs it."""
-
-    def log(self, kind: str, message: str, *args: object) -> None:
-        """Log nothing."""
 
 
 def _application(server: CrmServer) -> Flask:
@@ -389,28 +369,6 @@ def _instant(stamp: object) -> datetime | None:
 
 def _mimetype(body: Body | None) -> str:
     return "text/html" if body is Body.HTML else "application/json"
-
-
-def _is_nth(count: int, every: int) -> bool:
-    return every > 0 and count % every == 0
-
-
-def _refusal(
-    status: int, retry_after: int | timedelta | str | None = None, message: str | None = None
-) -> Response:
-    response = Response(
-        json_bytes({"error": message or HTTPStatus(status).phrase}),
-        status=status,
-        mimetype="application/json",
-    )
-    retriable = status == HTTPStatus.TOO_MANY_REQUESTS or status >= 500
-    if retriable and isinstance(retry_after, timedelta):
-        response.headers["Retry-After"] = http_date(datetime.now(UTC) + retry_after)
-    elif retriable and retry_after is not None:
-        response.headers["Retry-After"] = str(retry_after)
-    if status == HTTPStatus.UNAUTHORIZED:
-        response.headers["WWW-Authenticate"] = "Bearer"
-    return response
 
 
 def main() -> None:

@@ -1,40 +1,43 @@
-"""`make demo`: the whole job on a laptop, from empty servers to a tested mart and its docs.
+"""`make demo`: the whole job on a laptop, from empty servers to tested marts and their docs.
 
-Runs the commands that a data engineer runs, against the sandbox, and shows what came out.
+Runs the commands that a data engineer runs, against the sandbox, and shows what came out. What it
+does for a domain is in `sandbox.showcase`.
 """
 
 import argparse
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import psycopg
 from dbt.cli.main import dbtRunner
 from rich import box
-from rich.console import Console, JustifyMethod
+from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
 
 from sandbox.outside import DATA_SETS, DataSet, data_set, filled_outside, is_free
+from sandbox.showcase import DOMAINS, Domain, Shown
 
 ROOT = Path(__file__).resolve().parent.parent
 STATE = ROOT / ".sandbox" / "kept.json"
 DOCS = ROOT / "target" / "static_index.html"
-MART = "marts.dm_client_telemetry"
-ROWS_SHOWN = 8
+ALL = "all"
 START_SECONDS = 60
-LONG_NAME = 9
+HEADER_WIDTH = 9  # characters
 KINDS = {"model": "models", "test": "tests", "unit_test": "tests"}
 
 # Wide enough for the mart where nobody sees a terminal, as in a log of CI.
@@ -60,7 +63,7 @@ class Report:
             yield step
         seconds = time.monotonic() - began
         self.steps.append((title, step.result, seconds))
-        console.print(f"[green]done[/] {title:<34} {step.result:<62} {seconds:5.1f} s")
+        console.print(f"[green]done[/] {title:<40} {step.result:<56} {seconds:5.1f} s")
 
 
 @dataclass
@@ -96,42 +99,59 @@ def _demo(options: argparse.Namespace) -> None:
     report = Report()
     with ExitStack() as stack:
         data = data_set(options.data)
+        domains = _chosen(options.domain, data)
         with report.step("start the sandbox") as step:
             environment = _started(stack, options, data)
-            step.result = "PostgreSQL with warehouse and telemetry database, CRM API"
+            needs = ", ".join(domain.needs for domain in domains)
+            step.result = f"PostgreSQL, {needs}"
         os.environ.update(environment)
 
         with report.step("python -m ingestion init") as step:
-            step.result = f"raw tables {', '.join(_ingestion('init')['tables'])}"
-        for source, arguments in (
-            ("crm", []),
-            ("telemetry", ["--start-date", str(data.start), "--end-date", str(data.end)]),
-        ):
-            with report.step(f"python -m ingestion {source}") as step:
-                landed = _ingestion(source, *arguments)
-                step.result = (
-                    f"{landed['rows_landed']:,} rows landed, {landed['quarantined']} quarantined"
-                )
-        with report.step("python -m ingestion plan telemetry") as step:
-            plan = _ingestion("plan", "telemetry")
-            step.result = f"{len(plan['days'])} days to build"
-        with report.step("dbt build --select tag:telemetry") as step:
-            step.result = _build(step, plan["days"])
-        with report.step("python -m ingestion mark telemetry") as step:
-            marked = _ingestion("mark", "telemetry", "--build", str(plan["build_id"]))
-            step.result = f"{len(marked['pending'])} days pending"
+            step.result = f"{len(_ingestion('init')['tables'])} raw tables"
+        for domain in domains:
+            _run(report, domain, data)
         with report.step("dbt docs generate") as step:
             _dbt("docs", "generate", "--static", "--no-compile")
             step.result = "the docs site, one page"
-        _show(data)
+        for domain in domains:
+            for shown in domain.tables:
+                _show(shown)
         _summary(report)
         _next_steps(environment, kept=options.keep)
+
+
+def _chosen(name: str, data: DataSet) -> list[Domain]:
+    """The domains asked for. Raises DemoError when the data set has nothing for one."""
+    if name == ALL:
+        return [domain for domain in DOMAINS.values() if domain.is_in(data)]
+    if not DOMAINS[name].is_in(data):
+        raise DemoError(f"this data has nothing for the domain {name}")
+    return [DOMAINS[name]]
+
+
+def _run(report: Report, domain: Domain, data: DataSet) -> None:
+    """Land a domain's sources, build and test its models for the days that changed, mark them."""
+    for source, *arguments in domain.landings(data):
+        shown = f"{source} {shlex.join(arguments[:2])}" if arguments[:1] == ["--mode"] else source
+        with report.step(f"python -m ingestion {shown}") as step:
+            landed = _ingestion(source, *arguments)
+            step.result = (
+                f"{landed['rows_landed']:,} rows landed, {landed['quarantined']} quarantined"
+            )
+    with report.step(f"python -m ingestion plan {domain.name}") as step:
+        plan = _ingestion("plan", domain.name)
+        step.result = f"{len(plan['days'])} days of {data.timezone} to build"
+    with report.step(f"dbt build --select tag:{domain.name}") as step:
+        step.result = _build(step, domain.name, plan["days"])
+    with report.step(f"python -m ingestion mark {domain.name}") as step:
+        marked = _ingestion("mark", domain.name, "--build", str(plan["build_id"]))
+        step.result = f"{len(marked['pending'])} days pending"
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m sandbox.demo", description=__doc__)
     parser.add_argument("--data", choices=DATA_SETS, default="world")
-    parser.add_argument("--domain", choices=["telemetry"], default="telemetry")
+    parser.add_argument("--domain", choices=[ALL, *DOMAINS], default=ALL)
     parser.add_argument("--target", choices=["postgres"], default="postgres")
     parser.add_argument("--keep", action="store_true", help="leave the sandbox up")
     parser.add_argument("--down", action="store_true", help="stop the sandbox that was left up")
@@ -208,7 +228,7 @@ def _ingestion(*arguments: str) -> dict[str, Any]:
     return answer
 
 
-def _build(step: Step, days: list[str]) -> str:
+def _build(step: Step, domain: str, days: Sequence[str]) -> str:
     """Build and test the models for these days; returns what was built and how the tests went."""
     outcomes: dict[str, int] = {}
 
@@ -221,7 +241,7 @@ def _build(step: Step, days: list[str]) -> str:
 
     # By the environment and not by --vars, which would cost a parse of everything.
     os.environ["VITRINA_DAYS"] = ",".join(days)
-    result = _dbt("build", "--select", "tag:telemetry", callbacks=[count])
+    result = _dbt("build", "--select", f"tag:{domain}", callbacks=[count])
     for each in result:
         kind = KINDS.get(each.node.resource_type, "hooks")
         key = f"{kind} {each.status}"
@@ -247,29 +267,26 @@ def _dbt(*arguments: str, callbacks: Any = None) -> Any:
     return done.result
 
 
-def _show(data: DataSet) -> None:
-    """The mart's first rows."""
+def _show(shown: Shown) -> None:
+    """Some rows of a table, with what there is of it."""
     with _warehouse() as connection:
-        cursor = connection.execute(
-            f"select * from {MART} order by ds, events_cnt desc, client_id limit {ROWS_SHOWN}"
-        )
+        cursor = connection.execute(shown.query.encode())
         names = [column.name for column in cursor.description or []]
         rows = cursor.fetchall()
-        total, days, clients = connection.execute(
-            f"select count(*), count(distinct ds), count(distinct client_id) from {MART}"
-        ).fetchone() or (0, 0, 0)
-    table = Table(
-        title=f"{MART}: {total:,} rows, {days} days, {clients} clients (days of {data.timezone})",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    shown = [name for name in names if name != "loaded_at"]
-    for name in shown:
-        justify: JustifyMethod = "right" if name.endswith(("_cnt", "_ms")) else "left"
-        table.add_column(_header(name), justify=justify, overflow="fold")
+        title = shown.title
+        if shown.counts:
+            counted = connection.execute(shown.counts.encode())
+            labels = [column.name for column in counted.description or []]
+            values = counted.fetchone() or ()
+            title += ": " + ", ".join(
+                f"{_cell(value)} {label}" for value, label in zip(values, labels, strict=True)
+            )
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for index, name in enumerate(names):
+        is_number = any(isinstance(row[index], int | float | Decimal) for row in rows)
+        table.add_column(_header(name), justify="right" if is_number else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(_cell(row[names.index(name)]) for name in shown))
+        table.add_row(*(_cell(value) for value in row))
     console.print()
     console.print(table)
 
@@ -286,22 +303,23 @@ def _warehouse() -> psycopg.Connection[Any]:
 
 
 def _header(name: str) -> str:
-    """A long name in two lines, so that the table fits a terminal."""
-    parts = name.split("_")
-    middle = len(parts) // 2
-    return (
-        name
-        if len(name) < LONG_NAME
-        else f"{'_'.join(parts[:middle])}_\n{'_'.join(parts[middle:])}"
-    )
+    """A long name in several lines, so that the table fits a terminal."""
+    lines = [""]
+    for part in re.findall(r"[^_]*_?", name):
+        if lines[-1] and len(lines[-1] + part) > HEADER_WIDTH:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
 
 
 def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:,.1f}"
+    if isinstance(value, int | Decimal):
+        return f"{value:,}"
     if isinstance(value, datetime):
         return f"{value:%H:%M:%S}Z"
-    return "[dim]null[/]" if value is None else str(value)
+    return "[dim]null[/]" if value is None else escape(str(value))
 
 
 def _summary(report: Report) -> None:

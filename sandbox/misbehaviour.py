@@ -1,4 +1,4 @@
-"""What the sandbox's CRM can be told to do wrong, and how it does it."""
+"""What the sandbox's APIs can be told to do wrong, and how they do it."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -70,8 +70,11 @@ def wrong_next(
 
 
 def spoiled(members: Mapping[str, bytes], body: Body | None) -> bytes:
-    """Return a page's bytes, spoilt as `body` says; a truncated one is cut by the server."""
-    clients = members["clients"]
+    """Return an answer's bytes, spoilt as `body` says; a truncated one is cut by the server.
+
+    What spoils the list of clients is for answers that have one.
+    """
+    clients = members.get("clients", json_list(members.values()))
     match body:
         case Body.NOT_AN_OBJECT:
             return clients

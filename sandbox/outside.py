@@ -1,4 +1,5 @@
-"""The whole outside world at once, on loopback: a warehouse, a telemetry database, a CRM.
+"""The whole outside world at once, on loopback: a warehouse, a telemetry database, a CRM, and the
+order source, a report API over S3.
 
 `python -m sandbox.outside --state FILE` holds it as a process of its own (`make demo KEEP=1`).
 """
@@ -11,29 +12,60 @@ import signal
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 from zoneinfo import ZoneInfo
 
-from sandbox import flights
+from sandbox import flights, reports
 from sandbox.crm import CrmServer, Settings, crm_server
+from sandbox.delivery import Delivery
 from sandbox.postgres import PostgresServer, postgres_server
+from sandbox.reports import ReportsServer, reports_server
+from sandbox.s3 import S3Server, s3_server
+from sandbox.shop import Shop
 from sandbox.telemetry import TelemetryEvent, create_source, insert_events
-from sandbox.world import World
+from sandbox.world import Sight, World
 
 DATA_SETS = ("world", "flights", "recent")
 DAYS = 7
 WORLD = World(seed=7, start=date(2024, 12, 2), days=DAYS, clients=400, events_per_day=6_000)
 # The week of the February 2013 blizzard: on the 8th and 9th most flights were cancelled.
 FLIGHTS_START = date(2013, 2, 4)
+# How the APIs are to those who are not tests: they limit their rate and fail now and then.
+CRM_BALKS = Settings(page_size=100, rate_limit_every=5, failure_every=7, retry_after=1)
+REPORTS_BALK = reports.Settings(running_looks=1, failure_every=7, retry_after=1)
+COHORT = "3"  # s3:// urls, and one file goes by another name
+# Six weeks in a report and one in increments: the one in which the year ends.
+REPORT_DAYS = 6 * 7
+SHOP = Shop(
+    seed=7,
+    start=date(2024, 11, 18),
+    days=REPORT_DAYS + DAYS,
+    customers=900,
+    orders_per_day=150,
+)
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What the order source delivers: a report of the days [start, until), increments up to `end`."""
+
+    start: date
+    until: date
+    end: date
+    deliveries: tuple[Delivery, ...]
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """What the sources hold, and the business days [start, end) that it is about."""
+    """What the sources hold, and the business days [start, end) that the telemetry is about.
+
+    `orders` is None where there is no shop.
+    """
 
     start: date
     end: date
@@ -41,6 +73,7 @@ class DataSet:
     records: Iterable[dict[str, Any]]
     events: Iterable[TelemetryEvent]
     event_id: bool
+    orders: Orders | None = None
 
 
 def data_set(name: str) -> DataSet:
@@ -60,9 +93,55 @@ def data_set(name: str) -> DataSet:
         today = datetime.now(ZoneInfo(World.timezone)).date()
         world = replace(WORLD, start=today - timedelta(days=DAYS), days=DAYS + 1)
         seen = world.until(datetime.now(UTC))
-        return DataSet(world.start, today, world.timezone, seen.records, seen.events, event_id=True)
-    seen = WORLD.until(WORLD.midnight(DAYS))
-    return DataSet(WORLD.start, WORLD.end, WORLD.timezone, seen.records, seen.events, event_id=True)
+        shop = replace(SHOP, start=today - timedelta(days=SHOP.days))
+        return _data_set(world, today, seen, shop)
+    return _data_set(WORLD, WORLD.end, WORLD.until(WORLD.midnight(DAYS)), SHOP)
+
+
+def _data_set(world: World, end: date, seen: Sight, shop: Shop) -> DataSet:
+    return DataSet(
+        start=world.start,
+        end=end,
+        timezone=world.timezone,
+        records=seen.records,
+        events=seen.events,
+        event_id=True,
+        orders=_orders(shop),
+    )
+
+
+def _orders(shop: Shop) -> Orders:
+    """All days are found: those that come late have come by now, which their version 1 says."""
+    until = shop.start + timedelta(days=REPORT_DAYS)
+    increments = shop.increments(until, shop.end, version=1)
+    return Orders(shop.start, until, shop.end, (shop.report(until), *increments))
+
+
+class OrderServers:
+    """The order source's servers, started when they are first asked for: most tests need none."""
+
+    def __init__(self, stack: ExitStack, cohort: str, settings: reports.Settings | None) -> None:
+        """Servers that end with the stack."""
+        self._stack = stack
+        self._cohort = cohort
+        self._settings = settings
+
+    @cached_property
+    def s3(self) -> S3Server:
+        """Where the files are."""
+        return self._stack.enter_context(s3_server())
+
+    @cached_property
+    def reports(self) -> ReportsServer:
+        """The API."""
+        return self._stack.enter_context(
+            reports_server(self.s3, cohort=self._cohort, settings=self._settings)
+        )
+
+    def environment(self) -> dict[str, str]:
+        """The settings of what was started."""
+        started = [self.__dict__[name] for name in ("s3", "reports") if name in self.__dict__]
+        return {name: value for each in started for name, value in each.environment().items()}
 
 
 @dataclass(frozen=True)
@@ -73,6 +152,17 @@ class Outside:
     crm: CrmServer = field(repr=False)
     warehouse: str
     telemetry: str
+    orders: OrderServers = field(repr=False)
+
+    @property
+    def s3(self) -> S3Server:
+        """Where the order source's files are; asking starts it."""
+        return self.orders.s3
+
+    @property
+    def reports(self) -> ReportsServer:
+        """The order source's API; asking starts it. From then on `environment` names both."""
+        return self.orders.reports
 
     @property
     def telemetry_url(self) -> str:
@@ -86,6 +176,7 @@ class Outside:
             **self.postgres.environment(self.warehouse),
             **self.crm.environment(),
             "TELEMETRY_DB_URL": self.telemetry_url,
+            **self.orders.environment(),
         }
 
 
@@ -97,18 +188,22 @@ def outside(
     crm: Settings | None = None,
     event_id: bool = True,
     types: Mapping[str, str] | None = None,
+    cohort: str = reports.COHORT,
+    reports_settings: reports.Settings | None = None,
 ) -> Iterator[Outside]:
     """Empty sources and an empty warehouse on a running server; the databases go at the end.
 
     Without a `name` they are called the same every time, one after the other: dbt's parsed project
-    holds the database's name. `types` are those of the telemetry table's columns.
+    holds the database's name. `types` are those of the telemetry table's columns. The servers of
+    the order source start when they are asked for; `cohort` says how they name files.
     """
     warehouse = postgres.create_database(f"warehouse{name}")
     telemetry = postgres.create_database(f"telemetry{name}")
     try:
         create_source(postgres.url(telemetry), event_id=event_id, types=types)
-        with crm_server(settings=crm) as server:
-            yield Outside(postgres, server, warehouse, telemetry)
+        with crm_server(settings=crm) as server, ExitStack() as stack:
+            orders = OrderServers(stack, cohort, reports_settings)
+            yield Outside(postgres, server, warehouse, telemetry, orders)
     finally:
         for database in (warehouse, telemetry):
             postgres.drop_database(database)
@@ -116,11 +211,22 @@ def outside(
 
 @contextmanager
 def filled_outside(data: DataSet) -> Iterator[Outside]:
-    """Servers of their own that hold a data set. The CRM limits its rate and fails now and then."""
-    balks = Settings(page_size=100, rate_limit_every=5, failure_every=7, retry_after=1)
-    with postgres_server() as server, outside(server, crm=balks, event_id=data.event_id) as world:
+    """Servers of their own that hold a data set. The APIs limit their rate and fail now and then."""
+    with (
+        postgres_server() as server,
+        outside(
+            server,
+            crm=CRM_BALKS,
+            event_id=data.event_id,
+            cohort=COHORT,
+            reports_settings=REPORTS_BALK,
+        ) as world,
+    ):
         world.crm.serve(data.records)
         insert_events(world.telemetry_url, data.events)
+        if data.orders is not None:
+            for delivery in data.orders.deliveries:
+                world.reports.deliver(delivery)
         yield world
 
 

@@ -1,6 +1,6 @@
-"""The outside world for containers: the CRM's API for other hosts, and a filled telemetry database.
+"""The outside world for containers: APIs and S3 for other hosts, and a filled telemetry database.
 
-`python -m sandbox.served` takes CRM_API_TOKEN and TELEMETRY_DB_URL from the environment, where
+`python -m sandbox.served` takes tokens, keys and TELEMETRY_DB_URL from the environment, where
 `sandbox.outside` makes them: here others have to know them before it starts. `docker-compose.yaml`
 runs it.
 """
@@ -10,19 +10,32 @@ import os
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import psycopg
 from psycopg import sql
 
-from sandbox.crm import Settings, crm_server
+from sandbox.crm import crm_server
 from sandbox.lifetime import unwinding_on_termination
-from sandbox.outside import DATA_SETS, DataSet, data_set
+from sandbox.outside import CRM_BALKS, DATA_SETS, REPORTS_BALK, DataSet, data_set
+from sandbox.reports import ReportsServer, reports_server
+from sandbox.s3 import s3_server
 from sandbox.telemetry import TABLE, create_source, insert_events
 
 MARK = "Made by Vitrina's sandbox, which fills it anew each time it starts."
 PATIENCE_SECONDS = 60.0
 LOOK_AGAIN_SECONDS = 0.5
+BUCKET = "reports"
+NEEDED = (
+    "CRM_API_TOKEN",
+    "TELEMETRY_DB_URL",
+    "REPORTS_API_KEY",
+    "REPORTS_NICKNAME",
+    "REPORTS_COHORT",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+)
 
 
 class ServedError(RuntimeError):
@@ -65,32 +78,66 @@ def wait_for(url: str) -> None:
             return
 
 
+@contextmanager
+def order_source(data: DataSet, host: str, port: int, s3_port: int) -> Iterator[ReportsServer]:
+    """Serve the reports and their files, if the data has any."""
+    with (
+        s3_server(
+            bucket=BUCKET,
+            access_key_id=os.environ["AWS_ACCESS_KEY_ID"],
+            secret_access_key=os.environ["AWS_SECRET_ACCESS_KEY"],
+            host=host,
+            port=s3_port,
+        ) as s3,
+        reports_server(
+            s3,
+            key=os.environ["REPORTS_API_KEY"],
+            nickname=os.environ["REPORTS_NICKNAME"],
+            cohort=os.environ["REPORTS_COHORT"],
+            settings=REPORTS_BALK,
+            host=host,
+            port=port,
+        ) as server,
+    ):
+        for delivery in data.orders.deliveries if data.orders else ():
+            server.deliver(delivery)
+        yield server
+
+
 def main() -> int:
-    """Fill the telemetry database and serve the CRM's API until told to stop."""
+    """Fill the telemetry database and serve the APIs and S3 until told to stop."""
     parser = argparse.ArgumentParser(prog="python -m sandbox.served", description=__doc__)
     parser.add_argument("--data", choices=DATA_SETS, default="recent")
-    parser.add_argument("--host", default="127.0.0.1", help="where the CRM's API listens")
-    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--host", default="127.0.0.1", help="where all of it listens")
+    parser.add_argument("--port", type=int, default=8000, help="of the CRM's API")
+    parser.add_argument("--reports-port", type=int, default=8001, help="of the report API")
+    parser.add_argument("--s3-port", type=int, default=9000, help="of S3")
     options = parser.parse_args()
-    token, url = os.environ.get("CRM_API_TOKEN"), os.environ.get("TELEMETRY_DB_URL")
-    if not token or not url:
-        print("CRM_API_TOKEN and TELEMETRY_DB_URL are needed", file=sys.stderr)
+    missing = [name for name in NEEDED if not os.environ.get(name)]
+    if missing:
+        print(f"{', '.join(missing)}: needed, and not in the environment", file=sys.stderr)
         return 2
-    data = data_set(options.data)
+    data, url = data_set(options.data), os.environ["TELEMETRY_DB_URL"]
     try:
         wait_for(url)
         print(f"telemetry database: {fill(url, data):,} events", flush=True)
     except ServedError as error:
         print(error, file=sys.stderr)
         return 1
-    balks = Settings(page_size=100, rate_limit_every=5, failure_every=7, retry_after=1)
+    # The CRM's API is the last to listen: compose's health check looks at its port.
     with (
         suppress(KeyboardInterrupt),
         unwinding_on_termination(),
+        order_source(data, options.host, options.reports_port, options.s3_port) as reports,
         crm_server(
-            data.records, token=token, settings=balks, host=options.host, port=options.port
+            data.records,
+            token=os.environ["CRM_API_TOKEN"],
+            settings=CRM_BALKS,
+            host=options.host,
+            port=options.port,
         ) as server,
     ):
+        print(f"report API: {reports.url}, S3: {reports.s3.url}", flush=True)
         print(f"CRM's API: {server.url}, days {data.start} to {data.end} (exclusive)", flush=True)
         threading.Event().wait()
     return 0

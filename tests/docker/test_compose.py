@@ -13,10 +13,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import boto3
 import psycopg
 import pytest
 import requests
@@ -194,20 +196,22 @@ def run(command: list[str], environment: Mapping[str, str]) -> None:
 
 
 def served_natively(environment: dict[str, str]) -> None:
-    """The sandbox's container: its API answers on the port, and events are there."""
+    """The sandbox's container: its APIs answer on their ports, events and files are there."""
     entry = "python -m sandbox.served --host 0.0.0.0"
     assert str(entry.split()).replace("'", '"') in (ROOT / "Dockerfile").read_text()
-    port = free_port()
+    port, reports_port, s3_port = free_ports(3)
+    ports = ["--port", str(port), "--reports-port", str(reports_port), "--s3-port", str(s3_port)]
     process = subprocess.Popen(
-        [sys.executable, *entry.split()[1:], "--port", str(port), "--data", "world"],
+        [sys.executable, *entry.split()[1:], *ports, "--data", "world"],
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
     try:
-        answer = answered(f"http://127.0.0.1:{port}/api/clients", environment["CRM_API_TOKEN"])
-        assert answer["clients"]
+        token = {"Authorization": f"Bearer {environment['CRM_API_TOKEN']}"}
+        assert answered(f"http://127.0.0.1:{port}/api/clients", token)["clients"]
+        order_files(f"http://127.0.0.1:{reports_port}", f"http://127.0.0.1:{s3_port}", environment)
         with psycopg.connect(environment["TELEMETRY_DB_URL"]) as source:
             count = source.execute("select count(*) from telemetry_events").fetchone()
         assert count is not None
@@ -218,12 +222,38 @@ def served_natively(environment: dict[str, str]) -> None:
     assert process.returncode in (0, 143, -15), output
 
 
-def answered(url: str, token: str) -> Any:
+def order_files(api: str, s3: str, environment: Mapping[str, str]) -> None:
+    """Ask for a report and read a file of it, as ingestion does."""
+    headers = {
+        "X-API-KEY": environment["REPORTS_API_KEY"],
+        "X-Nickname": environment["REPORTS_NICKNAME"],
+        "X-Cohort": environment["REPORTS_COHORT"],
+        "X-Project": "True",
+    }
+    task_id = answered(f"{api}/generate_report", headers, "POST")["task_id"]
+    look = f"{api}/get_report?task_id={task_id}"
+    while (answer := answered(look, headers))["status"] == "RUNNING":
+        time.sleep(0.05)
+    url = answer["data"]["s3_path"]["user_orders_log"]
+    _, _, bucket, key = url.split("/", 3)
+    client = boto3.client(
+        "s3",
+        endpoint_url=s3,
+        aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
+        region_name="us-east-1",
+    )
+    content = client.get_object(Bucket=bucket, Key=key)["Body"].read()
+    assert content.startswith(b"id,uniq_id,date_time,")
+    assert content.count(b"\n") > 5_000
+
+
+def answered(url: str, headers: Mapping[str, str], method: str = "GET") -> Any:
     """What a server answers, once it does."""
     deadline = time.monotonic() + 60
     while True:
         try:
-            answer = requests.get(url, headers={"Authorization": f"Bearer {token}"}, timeout=10)
+            answer = requests.request(method, url, headers=headers, timeout=10)
         except requests.ConnectionError:
             assert time.monotonic() < deadline, f"{url} does not answer"
             time.sleep(0.2)
@@ -233,12 +263,13 @@ def answered(url: str, token: str) -> Any:
         assert answer.status_code in (429, 503), answer.text
 
 
-def free_port() -> int:
-    """A port that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on just now."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 @pytest.fixture
