@@ -142,6 +142,27 @@
 {%- endmacro %}
 
 
+{#- Whether a date column lies in one of the periods that the window's days touch: ranges of
+    constants, so that partitions are pruned. -#}
+{% macro in_days_of_window_periods(column) -%}
+    {%- set periods = window_periods() -%}
+    {%- if periods is none -%}
+        {{ in_days(column, none) }}
+    {%- else -%}
+        {%- set found = [] -%}
+        {%- for name, id in periods -%}
+            {%- set first = parse_day(id) -%}
+            {%- set after = first + modules.datetime.timedelta(days=7 if name == 'weekly' else 31) -%}
+            {%- set after = after if name == 'weekly' else after.replace(day=1) -%}
+            {%- for n in range((after - first).days) -%}
+                {% do found.append((first + modules.datetime.timedelta(days=n)).isoformat()) %}
+            {%- endfor -%}
+        {%- endfor -%}
+        {{ in_days(column, found | unique | sort) }}
+    {%- endif -%}
+{%- endmacro %}
+
+
 {#- The zone in which days are cut. -#}
 {% macro business_timezone() -%}
     {{ return(var('business_timezone', none) or env_var('BUSINESS_TIMEZONE', '') or 'Europe/Moscow') }}

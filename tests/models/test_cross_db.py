@@ -19,9 +19,16 @@ from tests.models.scratch import Scratch, scratch
 CALLS = {
     "business_date": "('instant')",
     "day_literal": "('2024-02-29')",
+    "days_between": "('2024-02-28', '2024-03-01')",
     "instant_literal": "('2024-12-08T10:00:00.000001')",
+    "iso_week": "('day')",
+    "iso_year": "('day')",
+    "joins_in_one_pass": "()",
+    "month_start": "('day')",
     "percentile_by_key": "('events', keys=['ds', 'k'], value='v', fraction=0.95, name='p')",
+    "rows_of_keys": "('every', key='k', keys='wanted')",
     "text_order": "('t')",
+    "week_start": "('day')",
 }
 MACROS = sorted(p.stem for p in (ROOT / "macros" / "cross_db").glob("*.sql"))
 ZONES = {"moscow": "Europe/Moscow", "new_york": "America/New_York", "kolkata": "Asia/Kolkata"}
@@ -143,6 +150,60 @@ def test_percentile_by_key(compiled: Compiled, values: list[Any], expected: floa
         {} if expected is None else {(date(2024, 12, 8), "k"): pytest.approx(expected, rel=1e-12)}
     )
     assert found == {**others, **mine}, "a key without a value has no row"
+
+
+@pytest.mark.parametrize(
+    ("day", "year", "week", "monday", "month"),
+    [
+        ("2024-12-29", 2024, 52, "2024-12-23", "2024-12-01"),
+        ("2024-12-30", 2025, 1, "2024-12-30", "2024-12-01"),
+        ("2025-01-05", 2025, 1, "2024-12-30", "2025-01-01"),
+        ("2021-01-03", 2020, 53, "2020-12-28", "2021-01-01"),
+        ("2012-01-01", 2011, 52, "2011-12-26", "2012-01-01"),
+        ("2024-02-29", 2024, 9, "2024-02-26", "2024-02-01"),
+        # Midnight left out in Sao Paulo, and the whole day in Samoa.
+        ("2018-11-04", 2018, 44, "2018-10-29", "2018-11-01"),
+        ("2011-12-30", 2011, 52, "2011-12-26", "2011-12-01"),
+    ],
+)
+def test_weeks_and_months(
+    compiled: Compiled, day: str, year: int, week: int, monday: str, month: str
+) -> None:
+    names = ("iso_year", "iso_week", "week_start", "month_start")
+    columns = ", ".join(compiled(name) for name in names)
+    expected = [(year, week, date.fromisoformat(monday), date.fromisoformat(month))]
+    for session in "UTC", "Pacific/Apia", "America/Sao_Paulo":
+        statement = f"set timezone to '{session}'; select {columns}"
+        assert (
+            compiled.scratch.sql(f"{statement} from (select date '{day}' as day) as d") == expected
+        )
+
+
+def test_days_between(compiled: Compiled) -> None:
+    found = compiled.scratch.sql(compiled("days_between"))
+    assert found == [(date(2024, 2, 28),), (date(2024, 2, 29),), (date(2024, 3, 1),)]
+
+
+@pytest.mark.parametrize("days", [None, [date(2024, 12, 8)]])
+def test_rows_of_keys(compiled: Compiled, days: list[date] | None) -> None:
+    """In a window by look-ups; without one all rows, as every key is wanted."""
+    done = compiled.scratch.dbt("compile", "--select", "rows_of_keys", days=days)
+    statement = (
+        "with every (k, n) as (values ('a', 1), ('a', 2), ('b', 3), (null, 4)),"
+        " wanted (k) as (values ('a'), ('a'), (null), ('c'))"
+    )
+    found = compiled.scratch.sql(f"{statement} {done.nodes[0].compiled}")
+    assert sorted(found, key=str) == [("a", 1), ("a", 2)] + ([] if days else [("b", 3), (None, 4)])
+
+
+def test_joins_in_one_pass(compiled: Compiled) -> None:
+    """Two steps that look like one row each are hashed or sorted, not compared row by row."""
+    join = (
+        "explain select from (values (1), (2)) as a (n) join (values (1), (2)) as b (n)"
+        " on a.n = b.n"
+    )
+    plan = compiled.scratch.sql(f"{compiled('joins_in_one_pass')}; {join}")
+    assert not any("Nested Loop" in line for (line,) in plan)
 
 
 TEXTS = ["", " a", "A", "B", "Z", "a", "a-b", "aa", "ab", "b", "ß", "é", "Ж", "я", "ﬀ", "𐀀"]

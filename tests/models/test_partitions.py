@@ -12,7 +12,14 @@ from tests.models.raw import Warehouse
 
 DAYS = [date(2024, 11, 20) + timedelta(days=n) for n in range(20)]
 D1, D2 = DAYS[10], DAYS[12]
-PARTITIONED = ("raw.telemetry_events", "ods.ods_telemetry", "marts.dm_client_telemetry")
+PARTITIONED = (
+    "raw.telemetry_events",
+    "ods.ods_telemetry",
+    "marts.dm_client_telemetry",
+    "raw.user_order_log",
+    "ods.ods_orders",
+    "core.f_sales",
+)
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +27,9 @@ def landed(warehouse: Warehouse) -> Warehouse:
     """Twenty days, all built."""
     for day in DAYS:
         warehouse.land_day(day, [{"client_id": "a", "event_id": n} for n in range(3)])
+    warehouse.deliver(None, [{"ds": day, "order_id": str(day)} for day in DAYS])
     warehouse.build()
+    warehouse.build(domain="orders")
     return warehouse
 
 
@@ -84,6 +93,38 @@ def test_a_run_reads_the_leaves_of_its_window(landed: Warehouse) -> None:
         for name, table in tables.items():
             read = days_read(landed, found[name])
             assert read == {table: written(*(days or DAYS))}, name
+
+
+def test_a_run_of_orders_reads_its_days_and_those_of_their_periods(landed: Warehouse) -> None:
+    """D1 is 30 November: of the week from the 25th, and the last day of its month."""
+    periods = [day for day in DAYS if day <= date(2024, 12, 1)]
+    tables = {
+        "ods_orders": ("user_order_log", [D1]),
+        "f_sales": ("ods_orders", [D1]),
+        "f_customer_retention": ("f_sales", periods),
+        "f_customer_retention_by_item": ("f_sales", periods),
+        "assert_customer_retention_revenue_is_that_of_the_sales": ("f_sales", periods),
+        "unique_grain_f_sales_order_id": ("f_sales", [D1]),
+        "assert_orders_have_a_customer": ("f_sales", [D1]),
+    }
+    found = compiled(landed, tables, D1)
+    for name, (table, days) in tables.items():
+        assert days_read(landed, found[name]) == {table: written(*days)}, name
+
+
+def test_the_lines_test_reads_the_days_of_both_sides(landed: Warehouse) -> None:
+    name = "assert_order_lines_are_counted_once"
+    read = days_read(landed, compiled(landed, [name], D1, D2)[name])
+    assert read == {"user_order_log": written(D1, D2), "f_sales": written(D1, D2)}
+
+
+def test_copies_are_looked_up_by_their_index(landed: Warehouse) -> None:
+    """A window's orders, whatever the planner thinks of their number; not all of the history."""
+    statement = compiled(landed, ["ods_orders"], D1)["ods_orders"]
+    plan = landed.vitrina.query(f"explain (costs off) {statement}")
+    lines = [line["QUERY PLAN"] for line in plan]
+    assert any(re.search(r"Index Cond: \(order_id = ", line) for line in lines)
+    assert not any("Seq Scan on order_copies" in line for line in lines)
 
 
 def test_the_volume_test_reads_the_same_weekdays_before(landed: Warehouse) -> None:

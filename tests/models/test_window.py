@@ -17,6 +17,7 @@ PROBE = """
 {{ run_at() }}
 {{ in_window('ds') }}
 {{ in_window_periods() }}
+{{ in_days_of_window_periods('day') }}
 """
 UNIT_TESTED = """
 {{ config(materialized='view') }}
@@ -127,12 +128,13 @@ def test_what_is_no_window_is_refused_by_name(
 
 def test_no_window_is_every_day(window: Scratch) -> None:
     found = probe(window)
-    assert (found.days, found.periods, found.conditions) == (None, None, "1 = 1 1 = 1")
+    assert (found.days, found.periods) == (None, None)
+    assert found.conditions == "1 = 1 1 = 1 1 = 1"
 
 
 def test_an_empty_list_is_no_day(window: Scratch) -> None:
     found = probe(window, "{days: []}")
-    assert (found.days, found.periods, found.conditions) == ([], [], "1 = 0 1 = 0")
+    assert (found.days, found.periods, found.conditions) == ([], [], "1 = 0 1 = 0 1 = 0")
 
 
 def test_a_full_refresh_knows_no_window(window: Scratch) -> None:
@@ -170,6 +172,21 @@ def test_a_long_window_touches_each_period_once(window: Scratch) -> None:
         ["monthly", "2025-01-01"],
         ["weekly", "2024-12-30"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("days", "ranges"),
+    [
+        ("2024-02-15", [("2024-02-01", "2024-02-29")]),
+        ("2024-12-31", [("2024-12-01", "2025-01-05")]),
+        ("2025-01-01", [("2024-12-30", "2025-01-31")]),
+        ("2024-06-10,2024-02-01", [("2024-01-29", "2024-02-29"), ("2024-06-01", "2024-06-30")]),
+    ],
+)
+def test_the_days_of_periods(window: Scratch, days: str, ranges: list[tuple[str, str]]) -> None:
+    """Weeks reach beyond their months; what touches is one range."""
+    conditions = " or ".join(f"day >= date '{a}' and day <= date '{b}'" for a, b in ranges)
+    assert probe(window, **{DAYS: days}).conditions.endswith(f"( {conditions} )")
 
 
 @pytest.mark.parametrize(

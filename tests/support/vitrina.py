@@ -24,14 +24,32 @@ from sandbox.outside import Outside
 
 # Audit columns differ from run to run by their nature.
 AUDIT = {"loaded_at", "_served_no"}
-TABLES = (
-    "raw.telemetry_events",
-    "raw.crm_clients",
-    "ods.ods_telemetry",
-    "ods.ods_crm_clients",
-    "ods.ods_crm_clients_history",
-    "marts.dm_client_telemetry",
-)
+# The tables of each domain, from the raw ones to the last one built.
+TABLES = {
+    "telemetry": (
+        "raw.telemetry_events",
+        "raw.crm_clients",
+        "ods.ods_telemetry",
+        "ods.ods_crm_clients",
+        "ods.ods_crm_clients_history",
+        "marts.dm_client_telemetry",
+    ),
+    "orders": (
+        "raw.user_order_log",
+        "raw.order_copies",
+        "raw.customer_research",
+        "raw.user_activity_log",
+        "raw.price_log",
+        "ods.ods_orders",
+        "core.d_customer",
+        "core.d_item",
+        "core.d_city",
+        "core.d_calendar",
+        "core.f_sales",
+        "marts.f_customer_retention",
+        "marts.f_customer_retention_by_item",
+    ),
+}
 
 
 @contextmanager
@@ -108,24 +126,29 @@ class Vitrina:
         window = {"VITRINA_DAYS": ",".join(map(str, days))} if days is not None else {}
         return self.project.invoke(arguments, {**self.env, **window})
 
-    def build(self, days: Collection[date] | None = None, *arguments: str) -> None:
-        """Build the models, which has to succeed; their tests have a run of their own.
+    def build(
+        self,
+        days: Collection[date] | None = None,
+        *arguments: str,
+        domain: str = "telemetry",
+    ) -> None:
+        """Build the models of a domain, which has to succeed; their tests have a run of their own.
 
         The views, which never change here, are made once.
         """
-        selection = ["--select", "tag:telemetry"]
-        if self.query("select from pg_class where relname = 'dm_client_telemetry'"):
+        selection = ["--select", f"tag:{domain}"]
+        if self.query("select where to_regclass(%s) is not null", TABLES[domain][-1]):
             selection += ["--exclude", "config.materialized:view"]
         done = self.dbt("run", *selection, *arguments, days=days)
         assert done.success, done.failures()
 
-    def build_pending(self) -> list[date]:
+    def build_pending(self, domain: str = "telemetry") -> list[date]:
         """Build what the plan says and mark it, as the DAG does; returns the days."""
-        plan = self.ingest("plan", "telemetry")
+        plan = self.ingest("plan", domain)
         days = [date.fromisoformat(day) for day in plan["days"]]
         if days:
-            self.build(days)
-            self.ingest("mark", "telemetry", "--build", str(plan["build_id"]))
+            self.build(days, domain=domain)
+            self.ingest("mark", domain, "--build", str(plan["build_id"]))
         return days
 
     def nightly(self, day: date) -> list[date]:
@@ -157,7 +180,7 @@ class Vitrina:
         """All rows of dm_client_telemetry."""
         return self.query("select * from marts.dm_client_telemetry")
 
-    def tables(self, names: Collection[str] = TABLES) -> dict[str, list[str]]:
+    def tables(self, names: Collection[str] = TABLES["telemetry"]) -> dict[str, list[str]]:
         """The content of each table as sorted texts, audit columns aside: equal if and only if the
         tables are."""
         found = {}

@@ -1,0 +1,17 @@
+-- Grain: one row per period_name, period_id.
+
+{{ config(meta={'unit': 'period'}) }}
+
+with sales as (
+
+    select
+        ds,
+        customer_id,
+        status,
+        payment_amount
+    from {{ ref('f_sales') }}
+    where {{ in_days_of_window_periods('ds') }}
+
+),
+
+{{ customer_retention('sales') }}

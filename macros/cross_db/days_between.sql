@@ -1,0 +1,13 @@
+{#- Step: one row a day `ds`, from the first ISO text to the last, both included. -#}
+{% macro days_between(first, last) -%}
+    {{ return(adapter.dispatch('days_between', 'vitrina')(first, last)) }}
+{%- endmacro %}
+
+{% macro default__days_between(first, last) -%}
+    {{ return(not_implemented('days_between')) }}
+{%- endmacro %}
+
+{% macro postgres__days_between(first, last) -%}
+    select cast({{ day_literal(first) }} + day_no as date) as ds
+    from generate_series(0, {{ day_literal(last) }} - {{ day_literal(first) }}) as day_no
+{%- endmacro %}
