@@ -47,10 +47,35 @@ def _telemetry(connection: Connection) -> dict[str, str]:
     }
 
 
+def _reports(connection: Connection) -> dict[str, str]:
+    extra = connection.extra_dejson
+    scheme = connection.schema or "https"
+    host = connection.host or "localhost"
+    origin = host if "://" in host else f"{scheme}://{host}"
+    return {
+        "REPORTS_API_URL": f"{origin}:{connection.port}" if connection.port else origin,
+        "REPORTS_API_KEY": connection.password or str(extra.get("api_key", "")),
+        "REPORTS_NICKNAME": connection.login or str(extra.get("nickname", "")),
+        "REPORTS_COHORT": str(extra.get("cohort", "")),
+    }
+
+
+def _s3(connection: Connection) -> dict[str, str]:
+    endpoint = connection.extra_dejson.get("endpoint_url") or connection.host or ""
+    return {
+        "AWS_ACCESS_KEY_ID": connection.login or "",
+        "AWS_SECRET_ACCESS_KEY": connection.password or "",
+        # Without one the files are Amazon's.
+        "S3_ENDPOINT_URL": str(endpoint),
+    }
+
+
 # By the names that a Connection may have, the first one that exists holds.
 CONNECTIONS: Mapping[tuple[str, ...], Callable[[Connection], dict[str, str]]] = {
     ("olap_db", "pg_connection", "postgres_conn"): _postgres,
     ("telemetry_db",): _telemetry,
+    ("http_conn_id",): _reports,
+    ("s3_conn",): _s3,
 }
 
 

@@ -19,15 +19,18 @@ BY_INTERVAL = ("scheduled", "backfill")
 BY_LOGICAL_DATE = ("manual", "operator_triggered")
 
 
-def window_params() -> dict[str, Param]:
-    """The Params by which a person asks for a range of days."""
-    kind: dict[str, Any] = {"type": ["null", "string"], "format": "date"}
+def window_params(*, needed: bool = False) -> dict[str, Param]:
+    """The Params by which a person asks for a range of days; a run without it may be refused."""
+    kind: dict[str, Any] = {"type": "string", "format": "date"}
+    if not needed:
+        kind |= {"type": ["null", "string"], "default": None}
+    start = "Business day." if needed else "Business day; wins over the run's own."
     return {
-        "start_date": Param(
-            None, title="First day", description="Business day; wins over the run's own.", **kind
-        ),
+        "start_date": Param(title="First day", description=start, **kind),
         "end_date": Param(
-            None, title="Day after the last one", description="Exclusive: D and D+1 are D.", **kind
+            title="Day after the last one",
+            description="Exclusive: D and D+1 are D.",
+            **kind,
         ),
     }
 
@@ -52,12 +55,17 @@ def window_of_run(context: Mapping[str, Any]) -> Window | None:
     if start or end:
         raise UsageError("the Params start_date and end_date go together; the end is exclusive")
     run = context["dag_run"]
-    run_type = str(getattr(run.run_type, "value", run.run_type))
+    run_type = run_type_of(run)
     if run_type in BY_INTERVAL:
         return Window.of_day(_business_day(run.data_interval_start))
     if run_type in BY_LOGICAL_DATE and run.logical_date is not None:
         return Window.of_day(_day_meant(run.logical_date))
     return None
+
+
+def run_type_of(run: Any) -> str:
+    """What started a run: `scheduled`, `backfill`, `manual`, …"""
+    return str(getattr(run.run_type, "value", run.run_type))
 
 
 def window_arguments(window: Window | None) -> list[str]:

@@ -1,17 +1,27 @@
 """What the DAGs of domains have in common: timetable, window, retries, Params, failure callback.
 
-A DAG is a function that `nightly` decorates; its docstring is what people see above the graph. In it,
-`land` makes the tasks of the sources, and `build` those that follow: plan, the models, mark.
+A DAG is a function that `nightly` or `by_hand` decorates; its docstring is what people see above the
+graph. In it, `land` makes the tasks of the sources, and `build` those that follow: plan, the models,
+mark.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time
 from typing import Any
+from zoneinfo import ZoneInfo
 
-from airflow.sdk import DAG, Asset, CronDataIntervalTimetable, TaskGroup, TriggerRule, dag
+from airflow.sdk import (
+    DAG,
+    Asset,
+    BaseOperator,
+    CronDataIntervalTimetable,
+    TaskGroup,
+    TriggerRule,
+    dag,
+)
 
 from vitrina_dags import failures, settings
 from vitrina_dags.days import window_params
@@ -22,17 +32,43 @@ from vitrina_dags.models import models_of
 BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
 
 
-def nightly(dag_id: str, *, at: str, **kwargs: Any) -> Callable[[Callable[[], None]], DAG]:
-    """Make a DAG of a function: daily at a cron expression's business time, one run at a time."""
+def nightly(
+    dag_id: str, *, at: str, catch_up_from: date | None = None, **kwargs: Any
+) -> Callable[[Callable[[], None]], DAG]:
+    """Make a DAG of a function: daily at a cron expression's business time, one run at a time.
 
+    `catch_up_from` is the first business day that has a run, whenever the DAG is switched on.
+    """
+    zone = settings.business_timezone()
+    start = BEGINNING
+    if catch_up_from is not None:
+        start = datetime.combine(catch_up_from, time.min, ZoneInfo(zone))
+    return _dag(
+        dag_id,
+        schedule=CronDataIntervalTimetable(at, timezone=zone),
+        start_date=start,
+        catchup=catch_up_from is not None,
+        params=window_params(),
+        **kwargs,
+    )
+
+
+def by_hand(dag_id: str, **kwargs: Any) -> Callable[[Callable[[], None]], DAG]:
+    """Make a DAG of a function: started by a person, who gives a range of days."""
+    return _dag(
+        dag_id,
+        schedule=None,
+        start_date=BEGINNING,
+        params=window_params(needed=True),
+        **kwargs,
+    )
+
+
+def _dag(dag_id: str, **kwargs: Any) -> Callable[[Callable[[], None]], DAG]:
     def make(function: Callable[[], None]) -> DAG:
         made: DAG = dag(
             dag_id,
-            schedule=CronDataIntervalTimetable(at, timezone=settings.business_timezone()),
-            start_date=BEGINNING,
-            catchup=False,
             max_active_runs=1,
-            params=window_params(),
             default_args=default_args(),
             doc_md=inspect.getdoc(function),
             description=(inspect.getdoc(function) or "").split("\n", 1)[0],
@@ -55,19 +91,23 @@ def default_args() -> dict[str, Any]:
     }
 
 
-def land(source: str, *, by_window: bool = True) -> LandOperator:
+def land(
+    source: str, *, task_id: str | None = None, by_window: bool = True, **kwargs: Any
+) -> LandOperator:
     """The task that lands a source: the run's days, or by the source's own cursor."""
     how = "the run's days" if by_window else "all that is new, by its own cursor"
+    options = " ".join(each for each in kwargs.get("options", ()) if isinstance(each, str))
     return LandOperator(
-        task_id=source,
+        task_id=task_id or source,
         source=source,
         by_window=by_window,
-        doc_md=f"`python -m ingestion {source}`: {how}.",
+        doc_md=f"`python -m ingestion {f'{source} {options}'.strip()}`: {how}.",
+        **kwargs,
     )
 
 
 def build(
-    domain: str, *, marts: Sequence[str], after: Collection[LandOperator | TaskGroup]
+    domain: str, *, marts: Sequence[str], after: Collection[BaseOperator | TaskGroup]
 ) -> None:
     """Plan, the models, mark. The marts' assets are updated once all of it is built and tested."""
     plan = PlanOperator(

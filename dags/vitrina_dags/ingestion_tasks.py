@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from datetime import UTC, datetime, timedelta
 from io import StringIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk import BaseOperator
 
 from vitrina_dags.connections import environment, settings_of_airflow
-from vitrina_dags.days import window_arguments, window_of_run
+from vitrina_dags.days import run_type_of, window_arguments, window_of_run
 from vitrina_dags.settings import import_ingestion
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ PLAN = "plan"
 WRONG_USE, NOT_YET = 2, 3  # exit statuses of `python -m ingestion`
 LOOK_AGAIN = timedelta(minutes=10)
 PATIENCE = timedelta(hours=8)
+Option = str | Callable[[Mapping[str, Any]], list[str]]
 
 
 def run_ingestion(arguments: Sequence[str]) -> tuple[int, str, str]:
@@ -81,33 +82,50 @@ class IngestionOperator(BaseOperator):
         if status == WRONG_USE:
             raise AirflowFailException(message)
         if status == NOT_YET:
-            _wait_for_it(context, message)
+            self.not_yet(context, message)
+        raise AirflowException(message)
+
+    def not_yet(self, context: Mapping[str, Any], message: str) -> NoReturn:
+        """What to do when the source does not have it yet: try again, as after any failure."""
+        from airflow.sdk.exceptions import AirflowException
+
+        del context
         raise AirflowException(message)
 
 
-def _wait_for_it(context: Mapping[str, Any], message: str) -> None:
-    """Look again later, without using up a try; give up when the run has waited long enough."""
-    from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException
-
-    now = datetime.now(UTC)
-    if now - context["dag_run"].start_date > PATIENCE:
-        raise AirflowFailException(f"{message}; waited for {PATIENCE}")
-    raise AirflowRescheduleException(now + LOOK_AGAIN)  # type: ignore[no-untyped-call]
-
-
 class LandOperator(IngestionOperator):
-    """`python -m ingestion SOURCE`, for the run's days or, if `by_window` is false, by its cursor."""
+    """`python -m ingestion SOURCE`, for the run's days or, if `by_window` is false, by its cursor.
 
-    def __init__(self, *, source: str, by_window: bool, **kwargs: Any) -> None:
+    `options` are further arguments of the command; those that are functions are asked, when the task
+    runs, for theirs. What is not there yet is looked for again until `patience` after the run was
+    due; then the task fails or, if `may_be_missing`, is skipped with a warning: what comes later is
+    found by a later run.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: str,
+        by_window: bool = True,
+        options: Sequence[Option] = (),
+        may_be_missing: bool = False,
+        patience: timedelta = PATIENCE,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.source = source
         self.by_window = by_window
+        self.options = options
+        self.may_be_missing = may_be_missing
+        self.patience = patience
 
     def arguments(self, context: Mapping[str, Any]) -> list[str]:
-        """`SOURCE` with the run's days."""
-        if not self.by_window:
-            return [self.source]
-        return [self.source, *window_arguments(window_of_run(context))]
+        """`SOURCE` with the options and the run's days."""
+        options: list[str] = []
+        for option in self.options:
+            options += option(context) if callable(option) else [option]
+        days = window_arguments(window_of_run(context)) if self.by_window else []
+        return [self.source, *options, *days]
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Land; skip when the run has no day of its own, as one that an asset started."""
@@ -123,6 +141,25 @@ class LandOperator(IngestionOperator):
         if self.by_window and window is None:
             raise AirflowSkipException("this run has no day of its own: nothing to land")
         return super().execute(context)
+
+    def not_yet(self, context: Mapping[str, Any], message: str) -> NoReturn:
+        """Look again later, without using up a try, for as long as patience lasts."""
+        from airflow.sdk.exceptions import (
+            AirflowFailException,
+            AirflowRescheduleException,
+            AirflowSkipException,
+        )
+
+        run = context["dag_run"]
+        now = datetime.now(UTC)
+        # A run that catches up is late already: its day is there, or is not to be waited for.
+        due = run.data_interval_end if run_type_of(run) == "scheduled" else run.start_date
+        if now - due <= self.patience:
+            raise AirflowRescheduleException(now + LOOK_AGAIN)  # type: ignore[no-untyped-call]
+        if self.may_be_missing:
+            self.log.warning("%s; skipped: a later run lands it when it is there", message)
+            raise AirflowSkipException(message)
+        raise AirflowFailException(f"{message}; waited for {self.patience}")
 
 
 class PlanOperator(IngestionOperator):

@@ -6,6 +6,7 @@
 | `VITRINA_DBT_EXECUTION` | watcher | `local` runs a task a model: slower, for strict chains |
 | `VITRINA_DBT_DIR` | the repository | dbt's project, with `target/manifest.json` made ahead of time |
 | `VITRINA_DBT_EXECUTABLE` | beside Python | the dbt of another environment than Airflow's, run as a process |
+| `ORDERS_START_DATE` | 2024-02-01 | the first day of `orders_increment`, which catches up from it |
 | `VITRINA_RETRIES` | 3 | tries after the first one |
 | `VITRINA_RETRY_DELAY_SECONDS` | 60 | before the second try, doubled each time, half an hour at most |
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import os
 import sys
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,6 +26,11 @@ EXECUTIONS = ("watcher", "local")
 def business_timezone() -> str:
     """The name of the zone in which days are cut."""
     return os.environ.get("BUSINESS_TIMEZONE") or "Europe/Moscow"
+
+
+def orders_start_date() -> date:
+    """The first day of which the order source has, or may have, an increment."""
+    return date.fromisoformat(os.environ.get("ORDERS_START_DATE") or "2024-02-01")
 
 
 def dbt_execution() -> str:

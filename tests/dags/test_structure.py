@@ -343,12 +343,12 @@ def test_exit_statuses(
         ingestion_tasks, "run_ingestion", lambda _: (status, "", "the dates are wrong")
     )
     given = context("scheduled", start=INTERVAL_START)
-    given["dag_run"].start_date = datetime.now(UTC)
+    given["dag_run"].data_interval_end = datetime.now(UTC)
     with pytest.raises(Exception, match=said) as caught:
         task_of(dag, "land.telemetry").execute(given)
     assert type(caught.value).__name__ == raised
     if status == 3:
-        given["dag_run"].start_date = datetime.now(UTC) - timedelta(days=1)
+        given["dag_run"].data_interval_end = datetime.now(UTC) - timedelta(days=1)
         with pytest.raises(Exception, match="waited") as caught:
             task_of(dag, "land.telemetry").execute(given)
         assert type(caught.value).__name__ == "AirflowFailException"
