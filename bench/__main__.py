@@ -12,11 +12,12 @@ from tempfile import TemporaryDirectory
 
 import psutil
 
-from bench import landing, mart, orchestration, report
+from bench import landing, mart, orchestration, orders, report
 from ingestion.cli import main as ingestion
 from sandbox.dbt import environment
 from sandbox.outside import outside
 from sandbox.postgres import postgres_server
+from sandbox.reports import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 HISTORIES = (1, 10, 100)
@@ -35,11 +36,14 @@ def main() -> int:
     parser.add_argument(
         "--mart-rows", type=int, default=50_000, help="events of each day of history"
     )
+    parser.add_argument("--order-lines", type=int, default=5_000_000, help="lines of the report")
+    parser.add_argument("--order-rounds", type=int, default=3, help="these take minutes each")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks.md")
     options = parser.parse_args()
     sections = [
         _landing(options),
         _mart(options),
+        *_orders(options),
         orchestration.section(orchestration.compare(options.rounds, _say)),
     ]
     machine = (
@@ -68,6 +72,22 @@ def _mart(options: argparse.Namespace) -> report.Section:
     with postgres_server(settings=SERVER) as server:
         done = mart.compare(server, HISTORIES, options.mart_rows, options.rounds, _say)
     return mart.section(done)
+
+
+def _orders(options: argparse.Namespace) -> list[report.Section]:
+    """Landing, and retention on what was landed."""
+    lines, rounds = options.order_lines, min(options.order_rounds, options.rounds)
+    ready = Settings(running_looks=0)  # what is measured is not the waiting for a report
+    with (
+        postgres_server(settings=SERVER) as server,
+        outside(server, reports_settings=ready) as world,
+    ):
+        content = orders.deliver(world, lines)
+        with environment(world.environment()):
+            ingestion(["init"])
+        done = orders.compare(world, options.peers, content, lines, rounds, _say)
+        built = orders.rebuild(world, rounds, _say)
+    return [orders.landing_section(done), orders.retention_section(built)]
 
 
 def _draw(peers: Path, sections: list[report.Section], path: Path) -> None:

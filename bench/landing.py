@@ -39,23 +39,30 @@ class Results:
     """Runs by tool: each with the rows it landed and, where the tool says so, seconds of loading."""
 
     rows: int
+    shares: Mapping[str, int] = field(default_factory=lambda: SHARES)
     runs: dict[str, list[Measured]] = field(default_factory=dict)
     loading: dict[str, list[float]] = field(default_factory=dict)
 
     def rate(self, tool: str) -> float:
         """Rows a second of the whole command, the median run."""
-        return self._rows(tool) / middle([run.seconds for run in self.runs[tool]])
+        return self.rows_of(tool) / middle([run.seconds for run in self.runs[tool]])
 
     def loading_rate(self, tool: str) -> float:
         """Rows a second without the start of the interpreter, where it can be told apart."""
-        return self._rows(tool) / middle(self.loading[tool])
+        return self.rows_of(tool) / middle(self.loading[tool])
 
     def peak_mb(self, tool: str) -> float:
         """The greatest peak of the runs."""
         return max(run.peak_mb for run in self.runs[tool])
 
-    def _rows(self, tool: str) -> int:
-        return self.rows // SHARES.get(tool, 1)
+    def rows_of(self, tool: str) -> int:
+        """How many rows a tool lands: a slow one has a part of them."""
+        return self.rows // self.shares.get(tool, 1)
+
+    def add(self, tool: str, run: Measured, loading: float) -> None:
+        """Note a run, and the seconds of it that loading took."""
+        self.runs.setdefault(tool, []).append(run)
+        self.loading.setdefault(tool, []).append(loading)
 
 
 def fill(world: Outside, rows: int) -> None:
@@ -80,36 +87,52 @@ def compare(
             if tool in SHARES and number:
                 continue
             run = measured(command, {**world.environment(), **SETTINGS})
-            results.runs.setdefault(tool, []).append(run)
-            results.loading.setdefault(tool, []).append(_loading(tool, run))
+            results.add(tool, run, loading_seconds(tool, run))
             say(f"round {number + 1}: {tool} {run.seconds:.2f} s, {run.peak_mb:.0f} MB")
-            _check(world, tool, rows)
+            _check(world, tool, results.rows_of(tool))
     return results
 
 
 def section(results: Results) -> Section:
     """What the page says of it."""
-    tools = sorted(results.runs, key=results.loading_rate, reverse=True)
-    peers = [tool for tool in tools if tool not in (OURS, CEILING)]
+    return Section(
+        f"Landing {results.rows:,} telemetry rows from one PostgreSQL database to another",
+        [
+            "`psql | psql`, a binary COPY piped through two clients, is the ceiling for bytes that go"
+            " from server to server. *Loading* leaves out the start of a Python interpreter and its"
+            " imports where the tool lets it be told apart; *command* is all of it.",
+            *compared(results, CEILING),
+            "Versions are those of `requirements/bench.txt`. Vitrina also makes the day's partition,"
+            " digests its bytes, looks for events without a time, swaps the partition and writes the"
+            " ledger; the ceiling does none of it.",
+        ],
+        bars(results),
+    )
+
+
+def compared(results: Results, ceiling: str) -> list[str]:
+    """A table of all tools against the ceiling, and Vitrina over each peer in words."""
+    tools = _by_rate(results)
     rows = []
     for tool in tools:
-        name = f"**{tool}**" if tool == OURS else f"`{tool}`" if tool == CEILING else tool
-        note = f" ({results.rows // SHARES[tool]:,} rows)" if tool in SHARES else ""
+        name = f"**{tool}**" if tool == OURS else f"`{tool}`" if tool == ceiling else tool
+        note = f" ({results.rows_of(tool):,} rows)" if tool in results.shares else ""
         loading, whole = results.loading_rate(tool), results.rate(tool)
         rows.append(
             [
                 f"{name}{note}",
                 f"{loading:,.0f}",
-                f"{loading / results.loading_rate(CEILING):.2f}",
+                f"{loading / results.loading_rate(ceiling):.2f}",
                 f"{whole:,.0f}",
-                f"{whole / results.rate(CEILING):.2f}",
+                f"{whole / results.rate(ceiling):.2f}",
                 f"{results.peak_mb(tool):,.0f} MB",
             ]
         )
     against = ", ".join(
         f"{tool} {results.loading_rate(OURS) / results.loading_rate(tool):.1f}×"
         f" ({results.rate(OURS) / results.rate(tool):.1f}×)"
-        for tool in peers
+        for tool in tools
+        if tool not in (OURS, ceiling)
     )
     header = [
         "tool",
@@ -119,28 +142,24 @@ def section(results: Results) -> Section:
         "of it",
         "peak memory",
     ]
-    return Section(
-        f"Landing {results.rows:,} telemetry rows from one PostgreSQL database to another",
-        [
-            "`psql | psql`, a binary COPY piped through two clients, is the ceiling for bytes that go"
-            " from server to server. *Loading* leaves out the start of a Python interpreter and its"
-            " imports where the tool lets it be told apart; *command* is all of it.",
-            table(header, rows),
-            f"Vitrina over each peer, loading (whole command): {against}.",
-            "Versions are those of `requirements/bench.txt`. Vitrina also makes the day's partition,"
-            " digests its bytes, looks for events without a time, swaps the partition and writes the"
-            " ledger; the ceiling does none of it.",
-        ],
-        [
-            Bar(
-                tool,
-                results.loading_rate(tool),
-                f"{results.loading_rate(tool) / 1000:,.0f} k rows/s",
-                ours=tool == OURS,
-            )
-            for tool in tools
-        ],
-    )
+    return [table(header, rows), f"Vitrina over each peer, loading (whole command): {against}."]
+
+
+def bars(results: Results) -> list[Bar]:
+    """A bar a tool, the fastest first."""
+    return [
+        Bar(
+            tool,
+            results.loading_rate(tool),
+            f"{results.loading_rate(tool) / 1000:,.0f} k rows/s",
+            ours=tool == OURS,
+        )
+        for tool in _by_rate(results)
+    ]
+
+
+def _by_rate(results: Results) -> list[str]:
+    return sorted(results.runs, key=results.loading_rate, reverse=True)
 
 
 SETTINGS: Mapping[str, str] = {
@@ -183,7 +202,7 @@ def commands(world: Outside, peers: Path, rows: int) -> dict[str, list[str]]:
             "public.ingestr_events",
         ],
         "sling": [
-            _sling(peers),
+            sling(peers),
             "run",
             "--src-conn",
             f"{source}?sslmode=disable",
@@ -201,7 +220,8 @@ def commands(world: Outside, peers: Path, rows: int) -> dict[str, list[str]]:
     }
 
 
-def _loading(tool: str, run: Measured) -> float:
+def loading_seconds(tool: str, run: Measured) -> float:
+    """The seconds of a run without the interpreter's start, where the tool says so."""
     if tool == OURS:
         return float(json.loads(run.output.splitlines()[-1])["seconds"])
     if tool in ("dlt", "pandas"):
@@ -214,12 +234,12 @@ def _check(world: Outside, tool: str, rows: int) -> None:
     table = {OURS: "raw.telemetry_events", CEILING: "psql_events"}.get(tool, f"{tool}_events")
     with psycopg.connect(world.postgres.url(world.warehouse)) as connection:
         found = connection.execute(f"select count(*) from {table}".encode()).fetchone()
-    expected = rows // SHARES.get(tool, 1)
-    if found is None or found[0] != expected:
-        raise RuntimeError(f"{tool} landed {found} rows, not {expected}")
+    if found is None or found[0] != rows:
+        raise RuntimeError(f"{tool} landed {found} rows, not {rows}")
 
 
-def _sling(peers: Path) -> str:
+def sling(peers: Path) -> str:
+    """The binary that the wheel brings. Raises RuntimeError when it is not there."""
     found = sorted(peers.glob("lib/python*/site-packages/sling_linux_amd64/bin/sling-linux-amd64"))
     if not found:
         raise RuntimeError(f"no sling in {peers}: run make bench")

@@ -1,7 +1,8 @@
 """The peers that are libraries, run by the interpreter of their own environment.
 
-`python bench/peers.py NAME SOURCE_URL TARGET_URL TABLE ROWS` lands rows and prints the seconds that
-it took without imports. Each is used as its documentation says for this job.
+`python bench/peers.py NAME SOURCE TARGET_URL TABLE ROWS` lands rows and prints the seconds that it
+took without imports. SOURCE is a database's url, or for NAME-csv a file that is landed whole. Each is
+used as its documentation says for this job.
 """
 
 import os
@@ -57,6 +58,67 @@ def land_with_pandas(source: str, target: str, table: str, rows: int) -> float:
     return time.perf_counter() - began
 
 
+def land_csv_with_dlt(path: str, target: str, table: str, _rows: int) -> float:
+    """dlt: pyarrow reads, Parquet in between, ADBC loads."""
+    import dlt
+    import pyarrow
+    from pyarrow import csv
+
+    began = time.perf_counter()
+    texts = ("uniq_id", "city_id", "city_name", "customer_id", "item_id", "item_name", "status")
+    types = {
+        **dict.fromkeys(texts, pyarrow.string()),
+        "quantity": pyarrow.decimal128(18, 3),
+        "payment_amount": pyarrow.decimal128(18, 3),
+    }
+
+    def batches():
+        reader = csv.open_csv(
+            path,
+            read_options=csv.ReadOptions(block_size=16 << 20),
+            convert_options=csv.ConvertOptions(column_types=types),
+        )
+        for batch in reader:
+            yield pyarrow.Table.from_batches([batch])
+
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["DLT_DATA_DIR"] = folder
+        pipeline = dlt.pipeline(
+            pipeline_name="bench",
+            pipelines_dir=folder,
+            dataset_name="public",
+            destination=dlt.destinations.postgres(target),
+        )
+        pipeline.run(
+            dlt.resource(batches, name=table),
+            table_name=table,
+            write_disposition="replace",
+            loader_file_format="parquet",
+        )
+    return time.perf_counter() - began
+
+
+def land_csv_with_pandas(path: str, target: str, table: str, _rows: int) -> float:
+    """pandas: read_csv and to_sql in chunks."""
+    import pandas
+    from sqlalchemy import create_engine
+
+    began = time.perf_counter()
+    writer = create_engine(_sqlalchemy(target))
+    ids = dict.fromkeys(("customer_id", "item_id", "city_id"), str)
+    with pandas.read_csv(path, dtype=ids, parse_dates=["date_time"], chunksize=10_000) as chunks:
+        for number, chunk in enumerate(chunks):
+            chunk.to_sql(
+                table,
+                writer,
+                index=False,
+                method="multi",
+                chunksize=1_000,
+                if_exists="append" if number else "replace",
+            )
+    return time.perf_counter() - began
+
+
 def _sqlalchemy(url: str) -> str:
     """The url with its driver: SQLAlchemy 2.1 would take another one by default."""
     return url.replace("postgresql://", "postgresql+psycopg2://")
@@ -64,5 +126,10 @@ def _sqlalchemy(url: str) -> str:
 
 if __name__ == "__main__":
     name, source_url, target_url, table_name, count = sys.argv[1:]
-    land = {"dlt": land_with_dlt, "pandas": land_with_pandas}[name]
+    land = {
+        "dlt": land_with_dlt,
+        "pandas": land_with_pandas,
+        "dlt-csv": land_csv_with_dlt,
+        "pandas-csv": land_csv_with_pandas,
+    }[name]
     print(land(source_url, target_url, table_name, int(count)))
