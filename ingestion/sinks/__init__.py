@@ -54,17 +54,13 @@ class Slot:
 
 @dataclass(frozen=True)
 class DeliveredFile:
-    """A file to be landed. `read` gives its bytes, from the beginning each time it is called.
-
-    `expected` are the business days that it is about: others may be in it, and take longer.
-    """
+    """A file to be landed. `read` gives its bytes, from the beginning each time it is called."""
 
     delivery_id: str
     url: str
     etag: str
     size_bytes: int
     read: Callable[[], Iterator[bytes]] = field(repr=False)
-    expected: Sequence[date] = ()
 
 
 @dataclass(frozen=True)

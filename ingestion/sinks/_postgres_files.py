@@ -37,7 +37,6 @@ log = logging.getLogger(__name__)
 RAW = "raw"
 LEAVES = "raw_days"
 COPY_BYTES = 1 << 17
-MOST_WAYS = 3
 # From here on an index that is made at the end is cheaper than one that is kept up.
 MANY_COPIES = 100_000
 JUDGED = ("line_no", "_reason", "_payload", "_encoding")
@@ -68,6 +67,8 @@ MALFORMED = (
 )
 
 Names = Mapping[str, sql.Composable]
+Place = tuple[int, int]
+Span = tuple[date, int, Place, Place]
 
 
 class FileLoader:
@@ -165,19 +166,18 @@ class FileLoader:
 
         Each way is tried within a savepoint; the next one is slower and refuses less.
         """
-        ways: list[Callable[[], int]] = [
-            partial(self._straight, table, file),
-            partial(self._judged, table, file, is_malformed=False),
-            partial(self._judged, table, file, is_malformed=True),
+        ways: list[tuple[Callable[[], int], bool]] = [
+            (partial(self._straight, table, file), True),
+            (partial(self._judged, table, file, is_malformed=False), False),
+            (partial(self._judged, table, file, is_malformed=True), False),
         ]
         while True:
-            is_usual = len(ways) == MOST_WAYS
-            way = ways.pop(0)
+            way, is_usual = ways.pop(0)
             try:
                 with self._connection.transaction():
                     quarantined = way()
                     values = _values(table, names, zone, is_usual=is_usual)
-                    rows, days = self._typed(table, {**names, **values}, file.expected)
+                    rows, days = self._typed(table, {**names, **values})
                     self._execute("drop table delivered", {})
                     return rows, quarantined, days
             except MALFORMED as error:
@@ -262,69 +262,53 @@ class FileLoader:
             for block in blocks:
                 copy.write(block)
 
-    def _typed(
-        self, table: FileTable, names: Names, expected: Iterable[date]
-    ) -> tuple[int, dict[date, int]]:
-        """Type the rows of `delivered` into `staged`, or into a leaf a day."""
+    def _typed(self, table: FileTable, names: Names) -> tuple[int, dict[date, int]]:
+        """Type the rows of `delivered` into `staged`, and from there into a leaf a day.
+
+        A day's rows are read from the range of the table that they are in. Routing each row to a
+        partition takes longer than writing it twice, and partitions in their thousands far longer.
+        """
+        self._execute("create temp table staged (like {raw}) on commit drop", names)
+        rows = self._execute(
+            "insert into staged ({columns}) select {values} from delivered", names
+        ).rowcount
         if table.identity is None:
-            self._execute("create temp table staged (like {raw}) on commit drop", names)
-            rows = self._execute(
-                "insert into staged ({columns}) select {values} from delivered", names
-            ).rowcount
             return rows, {}
-        self._execute(
-            "create table {staged} (like {raw} including constraints) partition by list (ds);"
-            "create table {rest} partition of {staged} default",
-            names,
-        )
-        days = set(expected) or self._days("select distinct {ds} from delivered", names)
-        for day in days:
-            self._create_leaf(table, names, day)
-        if not self._filled_one(table, names, days):
-            self._execute("insert into {staged} ({columns}) select {values} from delivered", names)
-        self._execute("alter table {staged} detach partition {rest}", names)
-        others = self._days("select distinct ds from {rest}", names)
-        for day in others:
-            self._create_leaf(table, names, day)
-        if others:
-            self._execute("insert into {staged} select * from {rest}", names)
-        counts = dict[date, int](
-            self._execute("select ds, count(*) from {staged} group by ds", names).fetchall()
-        )
-        for day in days | others:
-            leaf = {**names, **_leaf(table, day)}
-            self._execute("alter table {staged} detach partition {staged_leaf}", leaf)
-            if day not in counts:
-                self._execute("drop table {staged_leaf}", leaf)
-        self._execute("drop table {staged}, {rest}", names)
-        return sum(counts.values()), counts
+        spans = self._spans()
+        # Days that lie scattered over the file would all be looked for in all of it.
+        pages = max((last[0] for *_, last in spans), default=0) + 1
+        read = sum(last[0] - first[0] + 1 for _, _, first, last in spans)
+        if read > 2 * pages + len(spans):
+            self._execute(
+                "create temp table sorted (like {raw}) on commit drop;"
+                "insert into sorted select * from staged order by ds;"
+                "drop table staged; alter table sorted rename to staged",
+                names,
+            )
+            spans = self._spans()
+        for day, _, first, last in spans:
+            # The check spares the attachment a scan while readers wait.
+            self._execute(
+                "create table {staged_leaf} (like {raw} including constraints,"
+                " constraint ds_is check (ds = {day}));"
+                "insert into {staged_leaf} select * from staged"
+                " where ctid between {first} and {last} and ds = {day}",
+                {
+                    **names,
+                    **_leaf(table, day),
+                    "first": sql.Literal("({},{})".format(*first)),
+                    "last": sql.Literal("({},{})".format(*last)),
+                },
+            )
+        self._execute("drop table staged", {})
+        return rows, {day: count for day, count, _, _ in spans}
 
-    def _filled_one(self, table: FileTable, names: Names, days: set[date]) -> bool:
-        """Whether all rows went into the only leaf: unrouted, they take two thirds of the time."""
-        if len(days) != 1:
-            return False
-        try:
-            with self._connection.transaction():
-                for day in days:
-                    self._execute(
-                        "insert into {staged_leaf} ({columns}) select {values} from delivered",
-                        {**names, **_leaf(table, day)},
-                    )
-        except psycopg.errors.CheckViolation:
-            return False
-        return True
-
-    def _days(self, statement: LiteralString, names: Names) -> set[date]:
-        return {day for (day,) in self._execute(statement, names)}
-
-    def _create_leaf(self, table: FileTable, names: Names, day: date) -> None:
-        # The check spares scans when it is attached, here and in the end.
-        self._execute(
-            "create table {staged_leaf} (like {raw} including constraints,"
-            " constraint ds_is check (ds = {day}));"
-            "alter table {staged} attach partition {staged_leaf} for values in ({day})",
-            {**names, **_leaf(table, day)},
+    def _spans(self) -> list[Span]:
+        """The days of `staged`: rows, and from which place to which they are."""
+        found = self._execute(
+            "select ds, count(*), min(ctid)::text, max(ctid)::text from staged group by ds", {}
         )
+        return [(day, rows, _place(first), _place(last)) for day, rows, first, last in found]
 
     # --- in the place of what the slot had ------------------------------------------------------
 
@@ -482,8 +466,6 @@ def _names(table: FileTable, slot: Slot) -> Names:
         "registry": sql.Identifier(RAW, table.registry),
         "file": sql.Literal(table.name),
         "columns": _listed(column.name for column in table.columns),
-        "staged": sql.Identifier(LEAVES, f"{table.name}__staged"),
-        "rest": sql.Identifier(LEAVES, f"{table.name}__rest"),
         "slot_kind": sql.Literal(slot.kind),
         "slot_date": sql.SQL("null::date")
         if day is None
@@ -642,6 +624,12 @@ def _text(field: Field, value: sql.Composable) -> sql.Composable:
     if field.kind in NUMERIC:
         return sql.SQL("({})::text").format(value)
     return value
+
+
+def _place(tid: str) -> Place:
+    """A row's page and its number there, of the text `(page,number)`."""
+    page, number = tid.strip("()").split(",")
+    return int(page), int(number)
 
 
 def _listed(names: Iterable[str]) -> sql.Composed:

@@ -11,7 +11,7 @@ import hashlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from functools import partial
 
 from ingestion.days import DayRanges, Window
@@ -138,7 +138,6 @@ BEGINNINGS = {
     "price": PRICE_LOG,
 }
 REPORT_ID = "report_id"
-MOST_EXPECTED_DAYS = 40
 
 
 @dataclass(frozen=True)
@@ -148,7 +147,6 @@ class Delivery:
     slot: Slot
     delivery_id: str
     urls: Mapping[FileTable, str]
-    expected: Sequence[date]
 
 
 @dataclass
@@ -238,7 +236,6 @@ def land_delivery(
             etag=version.etag,
             size_bytes=version.size,
             read=partial(s3.read, url, version),
-            expected=delivery.expected,
         )
         if held is not None and _is_same(held, file) and not request.again:
             log.info("%s: %s is as it was", _told(delivery.slot), table.name)
@@ -253,14 +250,7 @@ def land_delivery(
 
 def report_delivery(report: Report) -> Delivery:
     """What a report delivers. Raises SourceError as file_urls does."""
-    days = [report.start + timedelta(n) for n in range((report.end - report.start).days + 1)]
-    return Delivery(
-        slot=Slot("report"),
-        delivery_id=report.report_id,
-        urls=file_urls(report.urls),
-        # A leaf for each is made before the file is read: of many days few may have rows.
-        expected=days if len(days) <= MOST_EXPECTED_DAYS else (),
-    )
+    return Delivery(slot=Slot("report"), delivery_id=report.report_id, urls=file_urls(report.urls))
 
 
 def increment_delivery(increment: Increment) -> Delivery:
@@ -269,7 +259,6 @@ def increment_delivery(increment: Increment) -> Delivery:
         slot=Slot("increment", increment.day),
         delivery_id=increment.increment_id,
         urls=file_urls(increment.urls),
-        expected=(increment.day,),
     )
 
 
