@@ -10,5 +10,5 @@
 {%- endmacro %}
 
 {% macro postgres__joins_in_one_pass() -%}
-    set local enable_nestloop = off
+    set local enable_nestloop = off;
 {%- endmacro %}

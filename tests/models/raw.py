@@ -98,14 +98,16 @@ class Warehouse:
             }
             _insert(connection, "user_order_log", row)
         connection.execute(
-            "insert into raw.order_copies select order_id, ds, slot_kind, slot_date, max(line_no)"
-            " from raw.user_order_log where (slot_kind, slot_date)"
-            " is not distinct from (%(kind)s, %(date)s) group by order_id, ds, slot_kind, slot_date",
+            "insert into raw.order_copies (order_id, ds, slot_kind, slot_date, last_line_no)"
+            " select order_id, ds, slot_kind, slot_date, max(line_no) from raw.user_order_log"
+            " where (slot_kind, slot_date) is not distinct from (%(kind)s, %(date)s)"
+            " group by order_id, ds, slot_kind, slot_date",
             slot,
         )
         connection.execute(
-            "insert into raw.order_files values"
-            " (%(kind)s, %(date)s, %(file)s, 'id', 'url', 'etag', 0, 0, 0, now())",
+            "insert into raw.order_files (slot_kind, slot_date, file, delivery_id, url, etag,"
+            " size_bytes, rows_landed, rows_quarantined, days, landed_at)"
+            " values (%(kind)s, %(date)s, %(file)s, 'id', 'url', 'etag', 0, 0, 0, '{}', now())",
             slot,
         )
 
@@ -123,7 +125,8 @@ class Warehouse:
             "truncate raw.telemetry_events, raw.crm_clients,"
             " raw.user_order_log, raw.order_copies, raw.order_files;"
             "drop table if exists ods.ods_telemetry, marts.dm_client_telemetry, ods.ods_orders,"
-            " core.f_sales, marts.f_customer_retention, marts.f_customer_retention_by_item"
+            " core.d_customer, core.d_item, core.d_city, core.f_sales,"
+            " marts.f_customer_retention, marts.f_customer_retention_by_item"
         )
 
     def build(self, *days: date, domain: str = "telemetry") -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -80,12 +80,21 @@ def _measures(rows: Sequence[Row]) -> Row:
 
 
 def names(slots: Slots, key: str, *columns: str) -> list[Row]:
-    """A dimension: the key and the names of its newest order, sorted by key."""
+    """A dimension: the key, the names of its newest order and that order, sorted by key."""
     lines = holding(slots)
     # The instants of one case are written alike, so that their texts are in order.
     lines.sort(key=lambda line: (instant(line), line["order_id"].encode()))
     newest = {line[key]: line for line in lines if line.get(key) is not None}
-    return [(value, *(newest[value].get(c) for c in columns)) for value in sorted(newest)]
+    return [
+        (
+            value,
+            *(newest[value].get(c) for c in columns),
+            newest[value]["ds"],
+            datetime.fromisoformat(instant(newest[value])),
+            newest[value]["order_id"],
+        )
+        for value in sorted(newest)
+    ]
 
 
 def instant(line: Mapping[str, Any]) -> str:

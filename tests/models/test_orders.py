@@ -105,6 +105,24 @@ def test_an_empty_increment_empties_the_reports_day(raw: Warehouse) -> None:
     assert [row[:2] for row in rows_of(raw, "core.f_sales")] == [(D2, "b")]
 
 
+def test_names_go_back_when_their_order_goes(raw: Warehouse) -> None:
+    """The dimensions are built from the window's orders; what a lost one hid is found on its day."""
+    found = Shop(raw)
+    for n, day in enumerate(DAYS[:4]):
+        found.deliver(day, order(f"o{n}", day, first_name=f"n{n}", item_id=f"i{n}"))
+        found.build()
+    # The newest order goes: the name of the day before holds, and its item is gone.
+    found.deliver(DAYS[3])
+    found.build()
+    # It comes again an hour earlier, and still is the newest; then one of an old day, which is not.
+    early = f"{DAYS[3]} 11:00Z"
+    found.deliver(DAYS[3], order("o3", DAYS[3], first_name="early", date_time=early))
+    found.build()
+    found.deliver(DAYS[0], order("o0", DAYS[0], first_name="old", item_id="i2"))
+    found.build()
+    assert [row[:2] for row in rows_of(raw, "core.d_customer")] == [("c", "early")]
+
+
 def test_a_newer_report_never_replaces_an_increments_rows(raw: Warehouse) -> None:
     found = Shop(raw)
     found.deliver(D1, order("a", D1, payment_amount=1), order("b", D2, payment_amount=1))

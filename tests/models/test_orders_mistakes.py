@@ -79,7 +79,7 @@ def test_mistake_o09_names_that_become_null_or_known_are_updated(raw: Warehouse)
     for name in "Ann", None, "Bea", "Ann":
         found.deliver(MONDAY, order("a", MONDAY, first_name=name, last_name="X"))
         found.build()
-        assert rows_of(raw, "core.d_customer") == [("c", name, "X")]
+        assert [row[:3] for row in rows_of(raw, "core.d_customer")] == [("c", name, "X")]
     # A key that becomes null leaves no row behind.
     found.deliver(MONDAY, order("a", MONDAY, customer_id=None, item_id=None))
     found.build()
@@ -111,6 +111,7 @@ def test_mistake_o15_a_day_recomputes_its_own_periods_alone(raw: Warehouse) -> N
         periods = {days[1], days[1].replace(day=1), days[1] - timedelta(days=days[1].weekday())}
         assert {row[0] for row in rewritten} == periods & {row[0] for row in after}, table
         assert rewritten, table
+    found.check()
 
 
 def _written(raw: Warehouse, table: str, key: str) -> set[tuple[object, ...]]:
