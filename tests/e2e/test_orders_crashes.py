@@ -29,6 +29,7 @@ LAND = (
     str(DAYS[-1] + timedelta(days=1)),
 )
 TIMES = [pytest.param(4), pytest.param(40, marks=pytest.mark.long)]
+DBT_TIMES = [pytest.param(2), pytest.param(40, marks=pytest.mark.long)]
 Slots = dict[tuple[str, date | None], list[str]]
 
 
@@ -149,7 +150,7 @@ def test_kill_9_of_the_landing(shop: Shopfront, times: int) -> None:
 
 
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("times", TIMES)
+@pytest.mark.parametrize("times", DBT_TIMES)
 def test_kill_9_of_dbt(shop: Shopfront, times: int) -> None:
     chance = random.Random(times)
     shop.vitrina.ingest(*LAND[2:])
@@ -174,7 +175,7 @@ def test_kill_9_of_dbt(shop: Shopfront, times: int) -> None:
 def test_two_landings_and_two_builds_at_once(shop: Shopfront) -> None:
     loaders = [shop.vitrina.process(*LAND) for _ in range(2)]
     for loader in loaders:
-        output, _ = loader.communicate(timeout=60)
+        output, _ = loader.communicate(timeout=120)
         assert loader.returncode == 0, output.decode()
     corrected(shop)
     assert wrong_copies(shop) == []
@@ -202,7 +203,7 @@ def test_a_report_and_an_increment_at_once(shop: Shopfront) -> None:
         shop.vitrina.process(*LAND),
     ]
     for loader in both:
-        output, _ = loader.communicate(timeout=60)
+        output, _ = loader.communicate(timeout=120)
         assert loader.returncode == 0, output.decode()
     shop.note(newer)
     corrected(shop)

@@ -63,6 +63,7 @@ def test_the_real_month_without_uniq_id_is_the_same_month(front: Shopfront) -> N
     assert found == [{"n": 5_119, "s": Decimal("2643175.00")}]
 
 
+@pytest.mark.timeout(1800)
 def test_the_retail_days_in_any_order_some_twice(front: Shopfront) -> None:
     """A report of the first half, then each day as an increment, builds in between."""
     chance = random.Random(50)
