@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from tempfile import TemporaryFile
 
 import psutil
 
@@ -29,22 +30,24 @@ def measured(command: Sequence[str], env: Mapping[str, str]) -> Measured:
 
     Memory is the sum over the process and its descendants, polled: servers are not among them.
     """
-    began = time.perf_counter()
-    process = subprocess.Popen(
-        command,
-        env={**os.environ, **env},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    watched = psutil.Process(process.pid)
-    peak = 0
-    while process.poll() is None:
-        peak = max(peak, _resident(watched))
-        time.sleep(POLL_SECONDS)
-    seconds = time.perf_counter() - began
-    output = process.stdout.read() if process.stdout else ""
+    # A file and not a pipe, which would fill up: nobody reads before the end.
+    with TemporaryFile("w+") as printed:
+        began = time.perf_counter()
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, **env},
+            stdin=subprocess.DEVNULL,
+            stdout=printed,
+            stderr=subprocess.STDOUT,
+        )
+        watched = psutil.Process(process.pid)
+        peak = 0
+        while process.poll() is None:
+            peak = max(peak, _resident(watched))
+            time.sleep(POLL_SECONDS)
+        seconds = time.perf_counter() - began
+        printed.seek(0)
+        output = printed.read()
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)}\n{output}")
     return Measured(seconds, peak / MEGABYTE, output)

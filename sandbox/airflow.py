@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import secrets
+import shlex
 import signal
 import socket
 import subprocess
@@ -16,9 +17,9 @@ import sys
 import threading
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +83,16 @@ class AirflowError(RuntimeError):
 
 @dataclass(frozen=True)
 class Airflow:
-    """A running Airflow: its REST API (v2) and its command line."""
+    """A running Airflow: its REST API (v2) and its command line.
+
+    `check` raises AirflowError, with the last lines of what ended, when it runs no more.
+    """
 
     url: str
     home: Path
     environment: Mapping[str, str] = field(repr=False)
     session: requests.Session = field(repr=False, default_factory=requests.Session)
+    check: Callable[[], None] = field(repr=False, default=lambda: None)
 
     def get(self, path: str, **query: Any) -> Any:
         """GET /api/v2/{path}, decoded."""
@@ -164,8 +169,8 @@ def airflow(
             }
             made = Airflow(url, home, environment)
             _prepare(made)
-            with _running(made):
-                yield made
+            with _running(made) as check:
+                yield replace(made, check=check)
     finally:
         world.postgres.drop_database(metadata)
 
@@ -191,7 +196,7 @@ def airflow_settings(base_url: str, home: Path, metadata_url: str) -> dict[str, 
             "EXECUTOR": "LocalExecutor",
             "FERNET_KEY": urlsafe_b64encode(secrets.token_bytes(32)).decode(),
             "LOAD_EXAMPLES": "False",
-            "PARALLELISM": "8",
+            "PARALLELISM": "16",
         },
         "API": {
             "BASE_URL": base_url,
@@ -265,6 +270,8 @@ def _prepare(made: Airflow) -> None:
             output, _ = process.communicate(timeout=START_SECONDS)
             if process.returncode:
                 raise AirflowError(f"{name} failed:\n{output}")
+    except subprocess.TimeoutExpired as error:
+        raise AirflowError(f"{error.cmd[-1]!r} took more than {error.timeout:.0f} s") from None
     finally:
         for process in started.values():
             process.kill()
@@ -272,8 +279,11 @@ def _prepare(made: Airflow) -> None:
 
 
 @contextmanager
-def _running(made: Airflow) -> Iterator[None]:
-    """The components, until the block ends."""
+def _running(made: Airflow) -> Iterator[Callable[[], None]]:
+    """The components, until the block ends.
+
+    Yields a check that raises AirflowError, with their last lines, when they have ended.
+    """
     spec = made.home / "components.json"
     components = {
         name: {
@@ -294,9 +304,14 @@ def _running(made: Airflow) -> Iterator[None]:
             stderr=output,
             start_new_session=True,
         )
+
+    def check() -> None:
+        if supervisor.poll() is not None:
+            raise AirflowError(f"Airflow has ended:\n{log.read_text()}")
+
     try:
-        _wait_until_ready(made, supervisor, log)
-        yield
+        _wait_until_ready(made, check)
+        yield check
     finally:
         if supervisor.stdin is not None:
             supervisor.stdin.close()
@@ -307,14 +322,13 @@ def _running(made: Airflow) -> Iterator[None]:
             supervisor.wait()
 
 
-def _wait_until_ready(made: Airflow, supervisor: "subprocess.Popen[bytes]", log: Path) -> None:
+def _wait_until_ready(made: Airflow, check: Callable[[], None]) -> None:
     """Wait until all parts are healthy and the DAGs are there."""
     wanted = {"metadatabase", "scheduler", "triggerer", "dag_processor"}
     deadline = time.monotonic() + START_SECONDS
     state: object = "nothing"
     while time.monotonic() < deadline:
-        if supervisor.poll() is not None:
-            raise AirflowError(f"Airflow has ended:\n{log.read_text()}")
+        check()
         try:
             health = made.health()
             state = health
@@ -344,10 +358,23 @@ def _tail(path: Path, lines: int = 20) -> str:
     )
 
 
-def _check(made: Airflow) -> None:
-    """Raise AirflowError when no part says that it is well."""
-    if "healthy" not in made.health().values():
-        raise AirflowError("Airflow is not healthy any more")
+def _port_is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def _keep_settings(world: Outside, made: Airflow, timezone: str) -> Path:
+    """A file of exports for a shell in which a failed task's command is to be repeated."""
+    path = made.home / "settings.sh"
+    path.touch(mode=0o600)  # it holds passwords
+    settings = {**world.environment(), "BUSINESS_TIMEZONE": timezone}
+    path.write_text("".join(f"export {n}={shlex.quote(v)}\n" for n, v in settings.items()))
+    return path
 
 
 def main() -> int:
@@ -356,10 +383,15 @@ def main() -> int:
     parser.add_argument("--data", choices=DATA_SETS, default="recent")
     parser.add_argument("--port", type=int, default=PORT)
     options = parser.parse_args()
+    # Before anything is started: whoever has the port would be taken for ours.
+    if not _port_is_free(options.port):
+        other = options.port + 1
+        print(f"port {options.port} is taken: make airflow PORT={other}", file=sys.stderr)
+        return 1
     data = data_set(options.data)
     done = threading.Event()
     try:
-        print("starting PostgreSQL, the CRM's API and Airflow: half a minute", flush=True)
+        print("starting the sources and Airflow: half a minute, more on a busy machine", flush=True)
         with (
             filled_outside(data) as world,
             airflow(world, timezone=data.timezone, port=options.port) as made,
@@ -368,14 +400,15 @@ def main() -> int:
                 signal.signal(number, lambda *_: done.set())
             print(f"\nAirflow: {made.url}   login {USER} / {PASSWORD}", flush=True)
             print(f"The sources hold the days from {data.start} to {data.end} (exclusive).")
+            print(f"Settings for your shell: . {_keep_settings(world, made, data.timezone)}")
             print(f"Logs of the components: {made.home}/*.log. Ctrl-C stops all of it.", flush=True)
-            while not done.wait(5):
-                _check(made)
+            while not done.wait(1):
+                made.check()
     except AirflowError as error:
         print(error, file=sys.stderr)
         return 1
-    except (KeyboardInterrupt, requests.RequestException) as error:
-        print(f"stopped: {error or type(error).__name__}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("stopped before it was up", file=sys.stderr)
         return 1
     print("stopped")
     return 0

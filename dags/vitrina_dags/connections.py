@@ -21,6 +21,7 @@ VARIABLES = ("CRM_API_URL", "CRM_API_TOKEN")
 def _postgres(connection: Connection) -> dict[str, str]:
     # All five or none: a host from here with a port from there would be somebody else's database.
     return {
+        **_tls(connection),
         "POSTGRES_HOST": connection.host or "localhost",
         "POSTGRES_PORT": str(connection.port or 5432),
         "POSTGRES_USER": connection.login or "vitrina",
@@ -29,9 +30,16 @@ def _postgres(connection: Connection) -> dict[str, str]:
     }
 
 
+def _tls(connection: Connection) -> dict[str, str]:
+    """The Connection's TLS options as libpq's variables, which ingestion's driver and dbt's read."""
+    options = ("sslmode", "sslrootcert", "sslcert", "sslkey")
+    extra = connection.extra_dejson
+    return {f"PG{name.upper()}": str(extra[name]) for name in options if extra.get(name)}
+
+
 def _telemetry(connection: Connection) -> dict[str, str]:
     user = quote(connection.login or "", safe="")
-    password = f":{quote(connection.password, safe='')}" if connection.password else ""
+    password = f":{_quoted(connection.password)}" if connection.password else ""
     host = connection.host or "localhost"
     address = f"[{host}]" if ":" in host else host
     options = {
@@ -45,6 +53,15 @@ def _telemetry(connection: Connection) -> dict[str, str]:
     return {
         "TELEMETRY_DB_URL": f"postgresql://{at}{address}:{connection.port or 5432}/{database}{query}"
     }
+
+
+def _quoted(password: str) -> str:
+    """A password as it stands in a url, which is another text than the one that Airflow masks."""
+    from airflow.sdk.log import mask_secret
+
+    quoted = quote(password, safe="")
+    mask_secret(quoted)
+    return quoted
 
 
 def _reports(connection: Connection) -> dict[str, str]:

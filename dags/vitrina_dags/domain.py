@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Sequence
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -24,12 +24,14 @@ from airflow.sdk import (
 )
 
 from vitrina_dags import failures, settings
+from vitrina_dags.builds import builders_of
 from vitrina_dags.days import window_params
 from vitrina_dags.ingestion_tasks import PLAN, LandOperator, MarkOperator, PlanOperator
 from vitrina_dags.models import models_of
 
 # Before any data: a backfill may ask for any day, and there is no catch-up.
 BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
+LONGEST_RUN = timedelta(hours=20)
 
 
 def nightly(
@@ -69,6 +71,8 @@ def _dag(dag_id: str, **kwargs: Any) -> Callable[[Callable[[], None]], DAG]:
         made: DAG = dag(
             dag_id,
             max_active_runs=1,
+            # A run that nothing can end, as one for a day to come, would hold up all others.
+            dagrun_timeout=LONGEST_RUN,
             default_args=default_args(),
             doc_md=inspect.getdoc(function),
             description=(inspect.getdoc(function) or "").split("\n", 1)[0],
@@ -117,13 +121,15 @@ def build(
         trigger_rule=TriggerRule.NONE_FAILED,
         doc_md=f"`python -m ingestion plan {domain}`: the run's days and the pending ones.",
     )
+    models = models_of(domain)
     mark = MarkOperator(
         task_id="mark",
         domain=domain,
+        check=builders_of(models).refuse_other_builds,
         outlets=[mart_asset(mart) for mart in marts],
         doc_md=f"`python -m ingestion mark {domain}`: the plan's days are built and tested.",
     )
-    list(after) >> plan >> models_of(domain) >> mark
+    list(after) >> plan >> models >> mark
 
 
 def mart_asset(mart: str) -> Asset:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from vitrina_dags.days import window_of_run
 from vitrina_dags.models import repeating_dbt
+from vitrina_dags.settings import import_ingestion
 
 log = logging.getLogger("vitrina.failures")
 
@@ -28,21 +29,33 @@ def failure_line(context: Mapping[str, Any]) -> str:
         reason = f"{reason[:LONGEST_REASON]}…"
     return (
         f"{ti.dag_id}.{ti.task_id} failed for {_days(context)}: {reason};"
-        f" repeat: {shlex.join(_command(context))}"
+        f" repeat: {_repeat(context)}"
     )
 
 
 def _days(context: Mapping[str, Any]) -> str:
+    import_ingestion()
+    from ingestion.errors import UsageError
+
     try:
         window = window_of_run(context)
-    except (ValueError, KeyError, AttributeError) as error:  # the Params, most of all
+    except (UsageError, ValueError) as error:  # the Params
         return f"days that can't be told ({error})"
     return "the pending days" if window is None else str(window)
 
 
-def _command(context: Mapping[str, Any]) -> list[str]:
-    """What a person types to do again what the task did."""
+def _repeat(context: Mapping[str, Any]) -> str:
+    """What a person types to do again what the task did; where nothing can be typed, what to do."""
+    import_ingestion()
+    from ingestion.errors import UsageError
+
     task = context["ti"].task
-    repeat = getattr(task, "repeating_command", None) or repeating_dbt(task)
-    command: list[str] = repeat(context)
-    return command
+    command: Callable[[Mapping[str, Any]], list[str]] = getattr(
+        task, "repeating_command", None
+    ) or repeating_dbt(task)
+    try:
+        return shlex.join(command(context))
+    except (UsageError, ValueError) as error:
+        return f"start the run anew with other Params ({error})"
+    except LookupError as error:
+        return f"clear it in Airflow ({error})"

@@ -184,15 +184,24 @@ class PlanOperator(IngestionOperator):
 
 
 class MarkOperator(IngestionOperator):
-    """`python -m ingestion mark DOMAIN --build ID`: what this run planned is built."""
+    """`python -m ingestion mark DOMAIN --build ID`: what this run planned is built.
 
-    def __init__(self, *, domain: str, **kwargs: Any) -> None:
+    `check(ti, build_id)` raises when the models were built by another plan.
+    """
+
+    def __init__(self, *, domain: str, check: Callable[[Any, int], None], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.domain = domain
+        self.check = check
 
     def arguments(self, context: Mapping[str, Any]) -> list[str]:
         """`mark DOMAIN` with the build of this run's plan."""
         return ["mark", self.domain, "--build", str(planned(context)["build_id"])]
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Mark what the models built, and nothing else."""
+        self.check(context["ti"], planned(context)["build_id"])
+        return super().execute(context)
 
 
 def planned(context: Mapping[str, Any]) -> dict[str, Any]:

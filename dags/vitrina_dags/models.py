@@ -6,11 +6,12 @@ parse everything again. See docs/decisions/0007-airflow.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 from vitrina_dags import settings
+from vitrina_dags.builds import say_which_build
 from vitrina_dags.connections import settings_of_airflow
 from vitrina_dags.days import window_of_run
 from vitrina_dags.ingestion_tasks import planned
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 GROUP = "models"
 POLL_SECONDS = 1
 GOOD = ("pass", "success", "warn")
+OF_WAREHOUSES = ("POSTGRES_", "PGSSL", "CLICKHOUSE_", "VERTICA_")
 UNFINISHED = ("started", "compiling", "executing")
 
 
@@ -74,7 +76,9 @@ def models_of(domain: str) -> DbtTaskGroup:
         operator_args={
             "append_env": True,
             "interceptors": [give_days],
-            **({"poke_interval": POLL_SECONDS} if watched else {}),
+            # A watcher that defers and is called back within a second is taken for lost by a
+            # scheduler that has not seen it go yet: a test, which has no second try, would be red.
+            **({"poke_interval": POLL_SECONDS, "deferrable": False} if watched else {}),
         },
     )
     _settle_tests(group)
@@ -109,20 +113,29 @@ PRODUCER: dict[str, Any] = {
     "retry_delay": timedelta(0),
     "retry_exponential_backoff": 0,
     "task_display_name": "dbt build",
+    "doc_md": "Builds and tests all models in one invocation, once. Cleared, it steps aside and the"
+    " models' tasks run their own parts: **clear those, not this one.**",
 }
 
 
 def give_days(context: Mapping[str, Any], operator: Any) -> None:
-    """Cosmos' interceptor: the plan's days and Airflow's Connections, just before dbt starts."""
-    days = ",".join(planned(context)["days"])
+    """Cosmos' interceptor: the plan's days and the warehouse's Connection, just before dbt starts.
+
+    Of the settings only those that dbt reads: Cosmos keeps `env` among the rendered fields, where a
+    password that is part of a url would not be masked.
+    """
+    plan = planned(context)
+    days = ",".join(plan["days"])
     if not days:  # dbt would take it for every landed day
         raise ValueError("the plan has no days")
+    warehouse = {k: v for k, v in settings_of_airflow().items() if k.startswith(OF_WAREHOUSES)}
     operator.env = {
         **(operator.env or {}),
-        **settings_of_airflow(),
+        **warehouse,
         "VITRINA_DAYS": days,
         "DBT_LOG_LEVEL_FILE": "none",  # the folder goes with the task, and Airflow has the log
     }
+    say_which_build(context["ti"], plan["build_id"])
     _push_less(context["ti"], operator)
 
 
@@ -173,9 +186,21 @@ def repeating_dbt(task: Any) -> Any:
 
     def command(context: Mapping[str, Any]) -> list[str]:
         try:
-            days = planned(context)["days"]
+            days = [date.fromisoformat(day) for day in planned(context)["days"]]
         except LookupError:
-            days = [str(day) for day in window_of_run(context) or ()]
-        return ["env", f"VITRINA_DAYS={','.join(days)}", "dbt", "build", "--select", task.select]
+            days = list(window_of_run(context) or ())
+        target = task.profile_config.target_name
+        dbt = ["dbt", "build", "--target", target, "--select", task.select]
+        return ["env", *_as_settings(days), *dbt]
 
     return command
+
+
+def _as_settings(days: Sequence[date]) -> list[str]:
+    """The days as dbt reads them from the environment. Raises LookupError when there are none."""
+    if not days:  # dbt would build every landed day
+        raise LookupError("it has no days")
+    first, end = days[0], days[-1] + timedelta(days=1)
+    if len(days) > 1 and (end - first).days == len(days):
+        return [f"VITRINA_START_DATE={first}", f"VITRINA_END_DATE={end}"]
+    return [f"VITRINA_DAYS={','.join(map(str, days))}"]

@@ -17,6 +17,7 @@ import os
 import sys
 from datetime import date, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 ROOT = Path(__file__).resolve().parents[2]
 LONGEST_RETRY_DELAY = timedelta(minutes=30)
@@ -24,8 +25,12 @@ EXECUTIONS = ("watcher", "local")
 
 
 def business_timezone() -> str:
-    """The name of the zone in which days are cut."""
-    return os.environ.get("BUSINESS_TIMEZONE") or "Europe/Moscow"
+    """The name of the zone in which days are cut. Raises ValueError for one that there is not."""
+    name = os.environ.get("BUSINESS_TIMEZONE") or "Europe/Moscow"
+    try:
+        return ZoneInfo(name).key
+    except (ZoneInfoNotFoundError, OSError) as error:
+        raise ValueError(f"BUSINESS_TIMEZONE: no zone is named {name!r}") from error
 
 
 def orders_start_date() -> date:

@@ -15,8 +15,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from ingestion.cli import main as ingestion
 from ingestion.days import DAY
 from sandbox.airflow import airflow
+from sandbox.dbt import environment
 from sandbox.outside import Outside
 from sandbox.telemetry import insert_events
 from sandbox.world import World
@@ -99,6 +101,32 @@ def test_watched_models(sources: Outside) -> None:
         wait_for(lambda: it.tasks(run_id)["models.dm_client_telemetry.run"]["try_number"] > 1)
         it.succeeded(run_id)
         it.check_mart()
+        a_plan_cleared_alone_is_not_marked(it, run_id)
+
+
+def a_plan_cleared_alone_is_not_marked(it: Telemetry, run_id: str) -> None:
+    """A new plan, no model run for its days: it stays pending instead of being called built."""
+    with environment(dict(it.airflow.environment)):
+        assert ingestion(["telemetry", "--date", str(WORLD.start)]) == 0
+    it.landed.update(WORLD.start - n * DAY for n in range(LOOKBACK + 1))
+    for task_id in ("plan", "mark"):
+        it.airflow.post(
+            f"dags/{DAG}/clearTaskInstances",
+            {
+                "dag_run_id": run_id,
+                "task_ids": [task_id],
+                "only_failed": False,
+                "dry_run": False,
+            },
+        )
+        wait_for(lambda: it.airflow.get(f"dags/{DAG}/dagRuns/{run_id}")["state"] != "success")
+        wait_for(
+            lambda: it.airflow.get(f"dags/{DAG}/dagRuns/{run_id}")["state"] in ("success", "failed")
+        )
+    assert it.tasks(run_id)["mark"]["state"] == "failed"
+    assert "clear the group models" in it.why(run_id)
+    it.succeeded(it.trigger(WORLD.start + 6 * DAY))
+    it.check_mart(WORLD.start + 6 * DAY)
 
 
 def failing_then_mended(it: Telemetry, run_id: str, task_id: str) -> None:

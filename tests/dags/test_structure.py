@@ -286,6 +286,27 @@ def test_a_run_that_an_asset_started_has_no_day_of_its_own(dag: DAG) -> None:
         task_of(dag, "land.telemetry").execute(given)
 
 
+class FakeTi:
+    """A task instance: its XComs, and what the tasks before it have left."""
+
+    def __init__(
+        self,
+        dag: DAG,
+        task_id: str,
+        plan: dict[str, Any] | None,
+        built: dict[str, int] | None = None,
+    ) -> None:
+        self.dag_id, self.task_id, self.task = dag.dag_id, task_id, task_of(dag, task_id)
+        self.plan, self.built = plan, built or {}
+        self.pushed: dict[str, Any] = {}
+
+    def xcom_pull(self, *, task_ids: str, key: str = "return_value") -> Any:
+        return self.plan if key == "return_value" else self.built.get(task_ids)
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.pushed[key] = value
+
+
 def failing(dag: DAG, task_id: str, error: Exception, **given: Any) -> str:
     """What the failure callback says."""
     from vitrina_dags.failures import failure_line
@@ -309,12 +330,50 @@ def test_a_failure_is_one_line_with_the_command_that_repeats_it(dag: DAG) -> Non
         "repeat: python -m ingestion mark telemetry --build 7"
     )
     assert failing(dag, "models.dm_client_telemetry.run", ValueError("x")).endswith(
-        "repeat: env VITRINA_DAYS=2024-12-05,2024-12-08 dbt build"
+        "repeat: env VITRINA_DAYS=2024-12-05,2024-12-08 dbt build --target postgres"
         " --select fqn:vitrina.marts.telemetry.dm_client_telemetry"
     )
     assert failing(dag, "models.dbt_producer_watcher", ValueError("x")).endswith(
-        "repeat: env VITRINA_DAYS=2024-12-05,2024-12-08 dbt build --select tag:telemetry"
+        "repeat: env VITRINA_DAYS=2024-12-05,2024-12-08 dbt build --target postgres"
+        " --select tag:telemetry"
     )
+
+
+def test_a_year_of_days_is_named_by_its_ends(dag: DAG) -> None:
+    days = [str(date(2024, 1, 1) + timedelta(days=n)) for n in range(366)]
+    ti = FakeTi(dag, "models.dbt_producer_watcher", plan={"days": days, "build_id": 1})
+    assert failing(dag, ti.task_id, ValueError("x"), ti=ti).endswith(
+        "repeat: env VITRINA_START_DATE=2024-01-01 VITRINA_END_DATE=2025-01-01"
+        " dbt build --target postgres --select tag:telemetry"
+    )
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"start_date": "2024-12-01"}, "the Params start_date and end_date go together"),
+        ({"start_date": "2024-12-02", "end_date": "2024-12-01"}, "holds no day"),
+    ],
+)
+@pytest.mark.parametrize("task_id", ["land.telemetry", "plan", "models.dbt_producer_watcher"])
+def test_a_failure_is_told_whatever_the_params(
+    dag: DAG, task_id: str, params: dict[str, Any], said: str
+) -> None:
+    """A callback that raises is a failure that nobody hears of."""
+    given = context("manual", logical=INTERVAL_START, **params)
+    line = failing(dag, task_id, ValueError("x"), ti=FakeTi(dag, task_id, plan=None), **given)
+    assert "failed for days that can't be told" in line
+    assert said in line
+    assert "repeat: start the run anew with other Params" in line
+
+
+def test_a_failure_without_days_names_no_command_that_builds_all_of_them(dag: DAG) -> None:
+    nothing = context("asset_triggered")
+    for task_id in ("models.dbt_producer_watcher", "mark"):
+        ti = FakeTi(dag, task_id, plan=None)
+        line = failing(dag, task_id, ValueError("x"), ti=ti, **nothing)
+        assert "repeat: clear it in Airflow" in line
+        assert "dbt build" not in line
 
 
 def test_every_task_tells_of_its_failure(dag: DAG) -> None:
@@ -448,3 +507,158 @@ def test_the_producer_pushes_what_watchers_read_and_no_more(dag_bag: DagBag) -> 
         ("model__vitrina__a_tests_status", "fail"),
         ("task_status", "completed"),
     ]
+
+
+PLAN_9 = {"days": ["2024-12-05", "2024-12-08"], "build_id": 9}
+PRODUCER = "models.dbt_producer_watcher"
+
+
+def test_dbt_is_given_the_plan_s_days_and_the_warehouse_and_no_other_secret(
+    dag: DAG, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cosmos keeps what dbt is given among the rendered fields, which people see."""
+    from vitrina_dags import models
+
+    known = {"POSTGRES_HOST": "dwh", "PGSSLMODE": "require", "TELEMETRY_DB_URL": "a", "CRM_X": "b"}
+    monkeypatch.setattr(models, "settings_of_airflow", lambda: known)
+    ti = FakeTi(dag, PRODUCER, PLAN_9)
+    operator = SimpleNamespace(env={"KEPT": "1"})
+    models.give_days({"ti": ti}, operator)
+    assert operator.env == {
+        "KEPT": "1",
+        "POSTGRES_HOST": "dwh",
+        "PGSSLMODE": "require",
+        "VITRINA_DAYS": "2024-12-05,2024-12-08",
+        "DBT_LOG_LEVEL_FILE": "none",
+    }
+    assert ti.pushed == {"build_id": 9}
+
+
+def test_dbt_is_never_started_without_days(dag: DAG, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vitrina_dags import models
+
+    monkeypatch.setattr(models, "settings_of_airflow", dict)
+    ti = FakeTi(dag, PRODUCER, {"days": [], "build_id": None})
+    with pytest.raises(ValueError, match="no days"):
+        models.give_days({"ti": ti}, SimpleNamespace(env=None))
+
+
+def test_mark_asks_which_plan_the_models_were_built_by(dag: DAG, dbt_folder: Path) -> None:
+    """A plan that was cleared alone has days that no model was run for."""
+    from airflow.sdk.exceptions import AirflowFailException
+
+    def refused(dag: DAG, built: dict[str, int]) -> str | None:
+        mark = task_of(dag, "mark")
+        try:
+            mark.check(FakeTi(dag, "mark", PLAN_9, built), 9)
+        except AirflowFailException as error:
+            return str(error)
+        return None
+
+    watchers = [
+        task.task_id
+        for task in dag.tasks
+        if task.task_id.startswith("models.") and task.task_id not in (PRODUCER, f"{PRODUCER}_done")
+    ]
+    assert refused(dag, {PRODUCER: 9}) is None
+    # The producer was of another plan: the models ran by themselves since, all or not all of them.
+    assert refused(dag, {PRODUCER: 8, **dict.fromkeys(watchers, 9)}) is None
+    assert refused(dag, dict.fromkeys(watchers, 9)) is None
+    assert "not built by this run's plan 9" in str(refused(dag, {PRODUCER: 8}))
+    some = str(refused(dag, {PRODUCER: 8, **dict.fromkeys(watchers[1:], 9)}))
+    assert f"not built by this run's plan 9: {watchers[0]}; clear the group models" in some
+
+    local = parse(dbt_folder, VITRINA_DBT_EXECUTION="local").dags["crm_telemetry_mart"]
+    tasks = [task.task_id for task in local.tasks if task.task_id.startswith("models.")]
+    assert refused(local, dict.fromkeys(tasks, 9)) is None
+    assert tasks[0] in str(refused(local, dict.fromkeys(tasks[1:], 9)))
+
+
+def test_airflow_s_settings_reach_ingestion_while_it_runs(
+    dag: DAG, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vitrina_dags import ingestion_tasks
+
+    seen: list[str | None] = []
+
+    def run(_: object) -> tuple[int, str, str]:
+        seen.append(os.environ.get("CRM_API_URL"))
+        return 0, "{}", ""
+
+    monkeypatch.setenv("CRM_API_URL", "http://environment")
+    monkeypatch.setattr(
+        ingestion_tasks, "settings_of_airflow", lambda: {"CRM_API_URL": "http://variable"}
+    )
+    monkeypatch.setattr(ingestion_tasks, "run_ingestion", run)
+    task_of(dag, "land.crm").execute(context("scheduled", start=INTERVAL_START))
+    assert seen == ["http://variable"]
+    assert os.environ["CRM_API_URL"] == "http://environment"
+
+
+def test_a_plan_with_nothing_to_build_skips_what_follows(
+    dag: DAG, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.sdk import TriggerRule
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    from vitrina_dags import ingestion_tasks
+
+    plan = task_of(dag, "plan")
+    assert plan.trigger_rule == TriggerRule.NONE_FAILED  # a landing may have had no day to land
+    monkeypatch.setattr(ingestion_tasks, "settings_of_airflow", dict)
+    monkeypatch.setattr(ingestion_tasks, "run_ingestion", lambda _: (0, '{"days": []}', ""))
+    with pytest.raises(AirflowSkipException):
+        plan.execute(context("asset_triggered"))
+
+
+def test_the_producer_s_second_try_comes_at_once(dag: DAG) -> None:
+    """It steps aside for the watchers, which come later: after theirs it would come too late."""
+    producer = task_of(dag, PRODUCER)
+    assert (producer.retries, producer.retry_delay) == (1, timedelta(0))
+
+
+def test_watchers_hold_their_place(dag: DAG) -> None:
+    """One that defers and is back within a second is taken for lost, and a test has no second try."""
+    watchers = [task for task in dag.tasks if "Watcher" in type(task).__name__]
+    assert {task.deferrable for task in watchers if hasattr(task, "deferrable")} == {False}
+
+
+def test_no_run_goes_on_for_ever(dag_bag: DagBag) -> None:
+    """One for a day to come never begins, and with one run at a time all others wait behind it."""
+    for found in dag_bag.dags.values():
+        assert found.dagrun_timeout == timedelta(hours=20)
+
+
+def test_a_zone_that_there_is_not_is_refused(dbt_folder: Path) -> None:
+    errors = parse(dbt_folder, BUSINESS_TIMEZONE="Mars/Olympus").import_errors
+    assert "no zone is named 'Mars/Olympus'" in "".join(errors.values())
+
+
+def test_a_quoted_password_is_masked_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a url it is another text than the one that Airflow knows."""
+    from airflow.sdk import Connection
+
+    from vitrina_dags import connections
+
+    masked: list[str] = []
+    monkeypatch.setattr("airflow.sdk.log.mask_secret", masked.append)
+    telemetry = Connection(
+        conn_id="t",
+        conn_type="postgres",
+        host="h",
+        login="u",
+        password="p/w@1#",  # noqa: S106
+    )
+    assert "p%2Fw%401%23" in connections._telemetry(telemetry)["TELEMETRY_DB_URL"]
+    assert masked == ["p%2Fw%401%23"]
+
+
+def test_tls_options_of_the_warehouse_are_kept() -> None:
+    from airflow.sdk import Connection
+
+    from vitrina_dags.connections import _postgres
+
+    found = _postgres(
+        Connection(conn_id="o", conn_type="postgres", host="h", extra='{"sslmode": "verify-full"}')
+    )
+    assert found["PGSSLMODE"] == "verify-full"
