@@ -229,3 +229,37 @@ def test_any_deliveries_in_any_order(shop: Shopfront, seed: int, landings: int) 
     before = shop.tables()
     shop.dbt(None, "--full-refresh")
     assert shop.tables() == before
+
+
+def test_odd_lines_are_judged_as_the_oracle_judges_them(shop: Shopfront) -> None:
+    """One file with a line of each oddity between good ones, and the raw tables with it."""
+    odd = [
+        line("few").rsplit(",", 1)[0],
+        line("many") + ",more",
+        "",
+        line("zero", item="a\0b"),
+        line("bytes", item="?"),
+        line("quote", item='x"y"'),
+        line("behind", item='"x"y'),
+        line("under", quantity="1_0"),
+        line("hex", quantity="0x1F"),
+        line("word", at="infinity"),
+        line("great", amount="9999999999999999.995"),
+        line("minus", amount="-0.001"),
+        line("status", status="Shipped"),
+    ]
+    good = [
+        line("half", amount="2.675", quantity="0.0005"),
+        line("exp", amount="1.25e2"),
+        line("blank", amount=" 5 "),
+        line("offset", at="2024-02-07T23:00:00-05:30"),
+        line("quoted", item='"a ""b"", c\nd"', customer='""'),
+        line("text", customer=" C1 ", city="007"),
+    ]
+    mixed = [each for pair in zip(odd, [*good, *good, *good], strict=False) for each in pair]
+    files = file(*mixed)
+    files["user_order_log"] = files["user_order_log"].replace(b",?,", b",\xff\xfe,")
+    shop.land(report(), sandbox_delivery.increment(FEB[7], files))
+    assert shop.wrong_raw() == []
+    shop.build()
+    assert shop.wrong() == []
