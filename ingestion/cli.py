@@ -8,6 +8,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -22,7 +23,7 @@ from ingestion.ledger import (
     pending_days,
 )
 from ingestion.settings import BusinessSettings, read_settings, target_of
-from ingestion.sinks import open_sink
+from ingestion.sinks import Sink, open_sink
 from ingestion.sources import (
     Request,
     Source,
@@ -77,6 +78,8 @@ def _parser() -> argparse.ArgumentParser:
         _add_dates(source)
         if name == "orders":
             _add_orders_options(source)
+        if name == "feed":
+            source.add_argument("--table", metavar="T", help="only this one of its tables")
         source.set_defaults(run=_land, source=name)
 
     plan = commands.add_parser("plan", help="print the days of a domain that are to be built")
@@ -173,34 +176,50 @@ def _init(_: argparse.Namespace) -> dict[str, object]:
 
 def _land(options: argparse.Namespace) -> dict[str, object]:
     source = find_source(options.source)
+    table = getattr(options, "table", None)
+    if table is not None and table not in source.parts:
+        parts = ", ".join(source.parts) or "none"
+        raise UsageError(f"{source.name} has no table {table!r} of its own; it has: {parts}")
     request = _request(options, source)
-    zone = request.zone.key
-    sink = open_sink(target_of(source.domain))
     started = time.monotonic()
+    landed, quarantined, days = 0, 0, set[date]()
+    sink = open_sink(target_of(source.domain))
     try:
         if source.prepare is not None:
             request = source.prepare(sink.loads([source.name]), request)
         # Asked before: nothing that comes after the commit may fail.
         candidates = days_with_rows(sink.loads(_names(source.domain)))
-        with sink.load(source.name) as load:
-            if (landed_in := load.business_timezone(zone)) != zone:
-                raise UsageError(
-                    f"BUSINESS_TIMEZONE is {zone}, the days of this warehouse are cut in"
-                    f" {landed_in}: docs/runbook.md says how to change it"
-                )
-            record = source.land(load, request)
-            load.record(record)
+        for part in [table] if table else source.loads:
+            record = _land_part(sink, source, replace(request, part=part))
+            landed += record.rows_landed
+            quarantined += record.rows_quarantined
+            days |= changed_days(record, candidates)
+            candidates = sorted({*candidates, *record.days})
     finally:
         sink.close()
     if record.not_yet:
         raise NotYetError(f"{record.not_yet}; the rest is landed")
     return {
         "source": source.name,
-        "rows_landed": record.rows_landed,
-        "quarantined": record.rows_quarantined,
-        "days_changed": [str(day) for day in sorted(changed_days(record, candidates))],
+        "rows_landed": landed,
+        "quarantined": quarantined,
+        "days_changed": [str(day) for day in sorted(days)],
         "seconds": round(time.monotonic() - started, 3),
     }
+
+
+def _land_part(sink: Sink, source: Source, request: Request) -> LoadRecord:
+    """One load. Raises UsageError when the warehouse's days are cut in another zone."""
+    zone = request.zone.key
+    with sink.load(request.part) as load:
+        if (landed_in := load.business_timezone(zone)) != zone:
+            raise UsageError(
+                f"BUSINESS_TIMEZONE is {zone}, the days of this warehouse are cut in"
+                f" {landed_in}: docs/runbook.md says how to change it"
+            )
+        record = source.land(load, request)
+        load.record(record)
+    return record
 
 
 def _request(options: argparse.Namespace, source: Source) -> Request:
@@ -295,7 +314,7 @@ def _status(_: argparse.Namespace) -> dict[str, object]:
 
 def _newest(source: Source, loads: Sequence[LoadRecord]) -> dict[str, object] | None:
     """What is worth knowing of the last load of a source; None before the first."""
-    own = [load for load in loads if load.source == source.name]
+    own = [load for load in loads if load.source in source.loads]
     if not own:
         return None
     last = own[-1]
@@ -335,4 +354,4 @@ def _show(answer: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _names(domain: str) -> list[str]:
-    return [source.name for source in sources_of(domain)]
+    return [name for source in sources_of(domain) for name in source.loads]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import io
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from ingestion.errors import SourceError
 from ingestion.tables import Field, FileTable
 
+BLOCK_BYTES = 1 << 17
 BOM = b"\xef\xbb\xbf"
 LONGEST_HEADER = 1 << 16  # bytes
 LONGEST_RECORD = (
@@ -128,6 +130,26 @@ def told_apart(place: str, chunks: Iterable[bytes], width: int) -> Iterator[Reco
                 f"{place}: cut off in line {number}, the last one, which is too short"
             )
         yield Record(content, problem)
+
+
+def judged_lines(records: Iterable[Record], width: int) -> Iterator[bytes]:
+    """Records as CSV with four cells in front, number, problem, payload and its encoding: a good one
+    as it came and with its number alone, of a bad one no cells."""
+    block = bytearray()
+    for number, record in enumerate(records, 1):
+        if record.problem is None:
+            block += b"%d,,,,%b\n" % (number, record.line)
+        else:
+            payload, encoding = record.payload
+            line = io.StringIO()
+            writer = csv.writer(line, quoting=csv.QUOTE_ALL, lineterminator="")
+            writer.writerow((number, record.problem, payload, encoding))
+            block += line.getvalue().encode() + b"," * width + b"\n"
+        if len(block) >= BLOCK_BYTES:
+            yield bytes(block)
+            block.clear()
+    if block:
+        yield bytes(block)
 
 
 def _header(table: FileTable, place: str, line: bytes) -> tuple[str, ...]:

@@ -53,6 +53,23 @@ class PostgresSettings(Settings):
     db: str = "vitrina"
 
 
+class ClickhouseSettings(Settings):
+    """`CLICKHOUSE_HOST`, `_PORT`, `_USER`, `_PASSWORD`, `_DB`: the warehouse, when it is ClickHouse.
+
+    `CLICKHOUSE_CLUSTER`: the cluster on which tables are made. `CLICKHOUSE_LOCK_SECONDS`: after how
+    long of silence a run that holds a lock is taken for dead."""
+
+    model_config = SettingsConfigDict(env_prefix="CLICKHOUSE_")
+
+    host: str = "localhost"
+    port: int = 8123
+    user: str = "default"
+    password: SecretStr = SecretStr("")
+    db: str = "default"
+    cluster: str = ""
+    lock_seconds: float = Field(default=30.0, ge=1)
+
+
 class HttpSettings(Settings):
     """How patient HTTP sources are: `HTTP_RETRIES` tries again, `HTTP_BACKOFF_SECONDS` doubling each
     time up to `HTTP_BACKOFF_MAX_SECONDS` (which also caps a `Retry-After`), `HTTP_TIMEOUT_SECONDS`

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from sandbox.clickhouse import ClickhouseServer, clickhouse_server
 from sandbox.dbt import Project
+from sandbox.feed import FeedServer, feed_server
 from sandbox.outside import Outside, outside
 from sandbox.postgres import PostgresServer, postgres_server
 from tests.support.vitrina import Vitrina
@@ -29,9 +31,23 @@ def server(worker_id: str) -> Iterator[PostgresServer]:
 
 
 @pytest.fixture(scope="session")
+def clickhouse(worker_id: str) -> Iterator[ClickhouseServer]:
+    """A ClickHouse server of this worker's own, without databases."""
+    del worker_id
+    with clickhouse_server() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """This repository's dbt project, parsed once in this process."""
     return Project(target_path=tmp_path_factory.mktemp("target"))
+
+
+@pytest.fixture(scope="session")
+def clickhouse_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """This repository's dbt project, parsed for the target clickhouse."""
+    return Project(target_path=tmp_path_factory.mktemp("target_clickhouse"))
 
 
 @pytest.fixture
@@ -47,3 +63,10 @@ def vitrina(sources: Outside, project: Project) -> Vitrina:
     made = Vitrina(sources, project)
     made.ingest("init")
     return made
+
+
+@pytest.fixture
+def feed(clickhouse: ClickhouseServer) -> Iterator[FeedServer]:
+    """The app's empty tables."""
+    with feed_server(clickhouse) as made:
+        yield made

@@ -15,8 +15,10 @@ from ingestion.errors import UsageError
 from ingestion.ledger import Build, LandedDay, LoadRecord
 from ingestion.tables import DayTable, FileTable, RawTable, VersionTable
 
-BulkFormat = Literal["pgcopy"]
-"""Bytes that a sink takes for a whole day: PostgreSQL's binary COPY."""
+BulkFormat = Literal["pgcopy", "tsv"]
+"""Bytes that a sink takes for a whole day: PostgreSQL's binary COPY; or ClickHouse's TabSeparated, which
+is PostgreSQL's text COPY with doubles to their last digit and instants as naive texts of UTC. Every
+sink takes `tsv`."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +100,16 @@ class Load(Protocol):
         ...
 
     def replace_day(
-        self, table: DayTable, day: date, stream: Iterable[bytes], before: LandedDay | None
+        self,
+        table: DayTable,
+        day: date,
+        stream: Iterable[bytes],
+        before: LandedDay | None,
+        bulk_format: BulkFormat | None = None,
     ) -> LandedDay:
-        """Replace one business day of `table` by a stream in `bulk_format`; constant memory.
+        """Replace one business day of `table` by a stream; constant memory.
+
+        `bulk_format` is the stream's, by default the one that this sink prefers.
 
         Returns what is equal to `before`, the day as the ledger has it, if the rows are the same:
         a source is free to give them in another order.

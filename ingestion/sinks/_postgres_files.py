@@ -8,8 +8,6 @@ docs/decisions/0008-landing-orders.md says why.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,7 +22,7 @@ from psycopg import sql
 from ingestion.csv_files import (
     CsvFile,
     IrregularError,
-    Record,
+    judged_lines,
     open_csv,
     told_apart,
     whole_records,
@@ -36,7 +34,6 @@ log = logging.getLogger(__name__)
 
 RAW = "raw"
 LEAVES = "raw_days"
-COPY_BYTES = 1 << 17
 # From here on an index that is made at the end is cheaper than one that is kept up.
 MANY_COPIES = 100_000
 JUDGED = ("line_no", "_reason", "_payload", "_encoding")
@@ -204,7 +201,7 @@ class FileLoader:
         self._create_delivered(table, content, checked=False)
         if is_malformed:
             records = told_apart(file.url, content.body, len(content.columns))
-            self._copy((*JUDGED, *cells), cells, _rewritten(records, len(cells)))
+            self._copy((*JUDGED, *cells), cells, judged_lines(records, len(cells)))
         else:
             self._copy(cells, cells, whole_records(content.body))
         keys = sql.SQL(", ").join(map(sql.Literal, content.columns))
@@ -634,25 +631,6 @@ def _place(tid: str) -> Place:
 
 def _listed(names: Iterable[str]) -> sql.Composed:
     return sql.SQL(", ").join(map(sql.Identifier, names))
-
-
-def _rewritten(records: Iterable[Record], width: int) -> Iterator[bytes]:
-    """Records as CSV with JUDGED in front: a good one as it came, of a bad one why and what."""
-    block = bytearray()
-    for number, record in enumerate(records, 1):
-        if record.problem is None:
-            block += b"%d,,,,%b\n" % (number, record.line)
-        else:
-            payload, encoding = record.payload
-            line = io.StringIO()
-            writer = csv.writer(line, quoting=csv.QUOTE_ALL, lineterminator="")
-            writer.writerow((number, record.problem, payload, encoding))
-            block += line.getvalue().encode() + b"," * width + b"\n"
-        if len(block) >= COPY_BYTES:
-            yield bytes(block)
-            block.clear()
-    if block:
-        yield bytes(block)
 
 
 def _brief(error: Exception) -> str:

@@ -53,6 +53,8 @@ TYPES: dict[Kind, LiteralString] = {
     Kind.MONEY: "numeric(18,2)",
 }
 
+COPY_FORMATS: dict[BulkFormat, LiteralString] = {"pgcopy": "binary", "tsv": "text"}
+
 # `cursor`, `days` and `changed` are JSON as text: only landing reads them, on every engine alike.
 LEDGER = """
 create table if not exists raw.schema_versions (
@@ -263,7 +265,12 @@ class PostgresLoad:
         return str(row[0])
 
     def replace_day(
-        self, table: DayTable, day: date, stream: Iterable[bytes], before: LandedDay | None
+        self,
+        table: DayTable,
+        day: date,
+        stream: Iterable[bytes],
+        before: LandedDay | None,
+        bulk_format: BulkFormat | None = None,
     ) -> LandedDay:
         """Load a new leaf; `record` puts it in the place of the day's old one."""
         names = _leaf_names(table.name, day)
@@ -274,8 +281,10 @@ class PostgresLoad:
             names,
         )
         digest = xxh3_128()
-        copy_in = sql.SQL("copy {} ({}) from stdin (format binary)").format(
-            names["new"], sql.SQL(", ").join(sql.Identifier(c.name) for c in table.columns)
+        copy_in = sql.SQL("copy {} ({}) from stdin (format {})").format(
+            names["new"],
+            sql.SQL(", ").join(sql.Identifier(c.name) for c in table.columns),
+            sql.SQL(COPY_FORMATS[bulk_format or self.bulk_format]),
         )
         with self._connection.cursor() as cursor:
             with cursor.copy(copy_in) as copy:

@@ -22,9 +22,10 @@ class Request:
     """What a source is asked to land.
 
     `window` is None only for a source that goes by its own cursor and was given no dates, and for
-    a report; `zone` is the business zone. The others are of orders alone: its `mode`, the `task_id`
-    of a report that is ready, whether files that did not change are read `again`, and the day
-    `missing_from` which days before the window are landed too if they are not yet.
+    a report; `zone` is the business zone. `part` is the one of the source's parts that is meant, the
+    source's own name where it has none. The others are of orders alone: its `mode`, the `task_id` of a report
+    that is ready, whether files that did not change are read `again`, and the day `missing_from`
+    which days before the window are landed too if they are not yet.
     """
 
     window: Window | None
@@ -33,6 +34,7 @@ class Request:
     task_id: str | None = None
     again: bool = False
     missing_from: date | None = None
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Source:
 
     `land` does the whole load, up to and without the ledger's row, which it returns.
     `by_window` is False for a source that goes by its own cursor: there dates only move it back.
+    `parts` are what can be landed side by side: each is a load of its own, in the ledger by its name.
     `prepare` is what has to be waited for before the load begins, given the loads so far.
     """
 
@@ -50,6 +53,12 @@ class Source:
     land: Callable[[Load, Request], LoadRecord]
     by_window: bool
     prepare: Callable[[Sequence[LoadRecord], Request], Request] | None = None
+    parts: tuple[str, ...] = ()
+
+    @property
+    def loads(self) -> tuple[str, ...]:
+        """The names by which the ledger knows its loads."""
+        return self.parts or (self.name,)
 
 
 def source_names() -> list[str]:

@@ -45,7 +45,7 @@ EVENTS = DayTable(
     comment="Telemetry events as the source holds them, a partition a business day of event_ts.",
 )
 OPTIONAL = {"event_id"}
-FORMATS: dict[BulkFormat, Literal["binary"]] = {"pgcopy": "binary"}
+FORMATS: Mapping[BulkFormat, Literal["binary", "text"]] = {"pgcopy": "binary", "tsv": "text"}
 CHUNKS_AHEAD = 4
 ROWS_AT_ONCE = 1_000
 CLOSING_SECONDS = 5.0
@@ -83,7 +83,7 @@ class TelemetrySettings(Settings):
 class EventQueries:
     """The statements that read one source table, made for its columns' types."""
 
-    select: str
+    select: Mapping[BulkFormat, str]
     usable: str
     instant: str
     # Reason and predicate of what can't be used; the first kind lies in no window.
@@ -92,9 +92,9 @@ class EventQueries:
     payload: str
     encoding: Literal["text", "base64"]
 
-    def of_range(self, start: datetime, end: datetime) -> str:
+    def of_range(self, start: datetime, end: datetime, bulk_format: BulkFormat) -> str:
         """The usable events of a half-open range of instants."""
-        return f"{self.select} where {self._between(start, end)} and {self.usable}"
+        return f"{self.select[bulk_format]} where {self._between(start, end)} and {self.usable}"
 
     def unusable(self, start: datetime, end: datetime) -> str:
         """Payload and reason of each event that can't be used: of the range, or of no time at all."""
@@ -134,7 +134,8 @@ class TelemetryDatabase:
 
     def events(self, day: date, zone: ZoneInfo, bulk_format: BulkFormat) -> Iterator[bytes]:
         """The bytes of one business day's usable events, a few chunks ahead of the reader."""
-        query = self._queries.of_range(day_start(day, zone), day_start(day + DAY, zone))
+        bounds = day_start(day, zone), day_start(day + DAY, zone)
+        query = self._queries.of_range(*bounds, bulk_format)
         chunks: asyncio.Queue[bytes | Exception | None] = asyncio.Queue(maxsize=CHUNKS_AHEAD)
 
         async def pump() -> None:
@@ -231,8 +232,13 @@ def event_queries(columns: Mapping[str, str], *, validates: bool = True) -> Even
     texts = [c.name for c in EVENTS.columns if c.kind is Kind.TEXT and c.name in columns]
     selected = {name: f"{name}::text" for name in texts}
     selected["duration_ms"] = "duration_ms::double precision"
+    # In binary an instant, in text one without an offset, which is UTC.
+    shifted = "event_ts at time zone 'UTC'"
     naive = instant == "timestamp without time zone"
-    selected["event_ts"] = "event_ts at time zone 'UTC'" if naive else "event_ts"
+    instants: Mapping[BulkFormat, str] = {
+        "pgcopy": shifted if naive else "event_ts",
+        "tsv": "event_ts" if naive else shifted,
+    }
 
     windowed = []
     if duration in ("real", "double precision"):
@@ -246,9 +252,14 @@ def event_queries(columns: Mapping[str, str], *, validates: bool = True) -> Even
         )
         windowed.append(("text is not UTF-8", f"not ({valid})"))
     return EventQueries(
-        select="select "
-        + ", ".join(selected.get(c.name, "null::text") for c in EVENTS.columns)
-        + " from telemetry_events",
+        select={
+            bulk_format: "select "
+            + ", ".join(
+                {**selected, "event_ts": event_ts}.get(c.name, "null::text") for c in EVENTS.columns
+            )
+            + " from telemetry_events"
+            for bulk_format, event_ts in instants.items()
+        },
         usable=" and ".join(["true", *(f"({p}) is not true" for _, p in windowed)]),
         instant=instant,
         timeless=(
@@ -314,6 +325,8 @@ async def _connect(settings: TelemetrySettings) -> asyncpg.Connection:
         server_settings={
             "application_name": "vitrina ingestion",
             "timezone": "UTC",
+            # Text says all of a value, and says it in one way.
+            "datestyle": "ISO",
             "extra_float_digits": "1",
         },
     )

@@ -1,4 +1,8 @@
-"""The same sources for all of these many small tests, emptied between them: making takes longer."""
+"""The same sources for all of these many small tests, emptied between them: making takes longer.
+
+Each test of a Vitrina runs on every engine; one that is about one engine says so by
+`pytest.mark.parametrize("engine", [...], indirect=True)`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,9 @@ from dataclasses import replace
 import psycopg
 import pytest
 
+from sandbox.clickhouse import ClickhouseServer
 from sandbox.crm import crm_server
+from sandbox.dbt import Project
 from sandbox.outside import Outside, outside
 from sandbox.postgres import PostgresServer
 from sandbox.reports import ReportsServer, Settings, reports_server
@@ -41,6 +47,31 @@ def sources(kept: Outside) -> Iterator[Outside]:
     create_source(kept.telemetry_url)
     with crm_server() as crm:
         yield replace(kept, crm=crm)
+
+
+@pytest.fixture(params=["postgres", "clickhouse"])
+def engine(request: pytest.FixtureRequest) -> str:
+    """The warehouse's engine."""
+    return str(request.param)
+
+
+@pytest.fixture
+def bare(
+    sources: Outside, project: Project, engine: str, request: pytest.FixtureRequest
+) -> Vitrina:
+    """A Vitrina before `init`."""
+    if engine == "postgres":
+        return Vitrina(sources, project)
+    server: ClickhouseServer = request.getfixturevalue("clickhouse")
+    server.empty()
+    return Vitrina(sources, project, clickhouse=server)
+
+
+@pytest.fixture
+def vitrina(bare: Vitrina) -> Vitrina:
+    """A Vitrina with empty sources, right after `init`."""
+    bare.ingest("init")
+    return bare
 
 
 @pytest.fixture(scope="session")

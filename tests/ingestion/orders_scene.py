@@ -172,7 +172,10 @@ class Shop:
 
     def forget(self) -> None:
         """Empty the warehouse."""
-        self.vitrina.query("drop schema raw, raw_days cascade")
+        if self.vitrina.clickhouse is not None:
+            self.vitrina.clickhouse.empty()
+        else:
+            self.vitrina.query("drop schema raw, raw_days cascade")
         self.vitrina.ingest("init")
 
     @contextmanager

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -10,12 +11,15 @@ from typing import Any, cast
 
 import psycopg
 
-from ingestion.sinks.postgres import PostgresSink, connect
+from ingestion.days import DayRanges
+from ingestion.ledger import LoadRecord
+from ingestion.sinks import Sink, open_sink
 from sandbox.dbt import environment
 from sandbox.telemetry import TelemetryEvent, create_source, insert_events
 from tests.support.vitrina import Answer, Vitrina
 
 DAY = timedelta(days=1)
+PATIENCE_SECONDS = 40.0
 DEC = {number: date(2024, 12, number) for number in range(1, 32)}
 
 
@@ -109,11 +113,24 @@ def refused(vitrina: Vitrina, answer: Answer, status: int = 1) -> str:
 
 
 @contextmanager
-def sink_of(vitrina: Vitrina) -> Iterator[PostgresSink]:
+def sink_of(vitrina: Vitrina) -> Iterator[Sink]:
     """A connection of our own to the warehouse, as a load would have it."""
     with environment(vitrina.env):
-        sink = connect()
+        sink = open_sink(vitrina.engine)
     try:
         yield sink
     finally:
         sink.close()
+
+
+def empty_load(source: str) -> LoadRecord:
+    """A load that begins now and lands nothing."""
+    return LoadRecord(source, None, 0, 0, DayRanges(), started_at=datetime.now(UTC))
+
+
+def wait_for(what: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not what():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)

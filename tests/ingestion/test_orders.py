@@ -445,6 +445,7 @@ def test_mistake_o12_a_report_is_waited_for(shop: Shop) -> None:
     assert pauses[4] > 4 * 0.01  # the fifth pause is sixteen times the first
 
 
+@pytest.mark.parametrize("engine", ["postgres"], indirect=True)
 def test_mistake_o13_a_killed_load_leaves_everything_as_it_was(shop: Shop) -> None:
     shop.deliver(report(4, 6, file_of(*(line(f"r-{n}") for n in range(50)))))
     shop.land_report()

@@ -10,7 +10,8 @@ import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from io import StringIO
 from typing import Any
 
@@ -19,11 +20,12 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from ingestion.cli import main as ingestion_main
+from sandbox.clickhouse import ClickhouseServer
 from sandbox.dbt import ROOT, Project, Run, environment
 from sandbox.outside import Outside
 
 # Audit columns differ from run to run by their nature.
-AUDIT = {"loaded_at", "_served_no"}
+AUDIT = {"loaded_at", "_served_no", "_seen_load_id"}
 # The tables of each domain, from the raw ones to the last one built.
 TABLES = {
     "telemetry": (
@@ -49,7 +51,18 @@ TABLES = {
         "marts.f_customer_retention",
         "marts.f_customer_retention_by_item",
     ),
+    "activity": (
+        "raw.feed_actions",
+        "raw.message_actions",
+        "ods.ods_user_attributes",
+        "core.fct_user_activity",
+        "marts.activity_slices",
+    ),
 }
+
+
+# Models and the seeds that they read; not their tests.
+BUILT = ("--resource-type", "model", "--resource-type", "seed")
 
 
 @contextmanager
@@ -63,6 +76,35 @@ def logging_to(stream: StringIO) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(logging.NOTSET)
+
+
+def rows_of_clickhouse(server: ClickhouseServer, statement: str) -> list[dict[str, Any]]:
+    """Rows as PostgreSQL's driver would give them."""
+    formatted = {
+        "default_format": "JSONCompactEachRowWithNamesAndTypes",
+        "output_format_json_quote_64bit_integers": "0",
+        "output_format_json_quote_decimals": "1",
+        "output_format_decimal_trailing_zeros": "1",
+    }
+    lines = server.ask(statement, b"", **formatted).splitlines()
+    if not lines:
+        return []
+    names, types, *rows = map(json.loads, lines)
+    return [
+        {name: _value(cell, of) for name, of, cell in zip(names, types, row, strict=True)}
+        for row in rows
+    ]
+
+
+def _value(cell: Any, of: str) -> Any:
+    of = of.removeprefix("Nullable(").removeprefix("LowCardinality(")
+    if cell is None:
+        return None
+    if of.startswith("DateTime64(6, 'UTC')"):
+        return datetime.fromisoformat(cell).replace(tzinfo=UTC)
+    if of.startswith("Date32"):
+        return date.fromisoformat(cell)
+    return Decimal(cell) if of.startswith("Decimal") else cell
 
 
 @dataclass(frozen=True)
@@ -82,18 +124,29 @@ class Answer:
 
 @dataclass(frozen=True)
 class Vitrina:
-    """Commands run in this process, with the settings of one sandbox."""
+    """Commands run in this process, with the settings of one sandbox. The warehouse is PostgreSQL, or
+    ClickHouse where there is one."""
 
     outside: Outside
     project: Project
     settings: Mapping[str, str] = field(default_factory=dict)
+    clickhouse: ClickhouseServer | None = None
+
+    @property
+    def engine(self) -> str:
+        """What VITRINA_TARGET calls the warehouse."""
+        return "postgres" if self.clickhouse is None else "clickhouse"
 
     @property
     def env(self) -> dict[str, str]:
         """All settings."""
         # Impatient: a test of failures would wait for a minute.
         patience = {"HTTP_BACKOFF_SECONDS": "0.01", "HTTP_BACKOFF_MAX_SECONDS": "0.05"}
-        return {**self.outside.environment(), **patience, **self.settings}
+        found = {**self.outside.environment(), **patience}
+        if self.clickhouse is not None:
+            # And a lease that a killed run leaves is over soon.
+            found |= {**self.clickhouse.environment(), "CLICKHOUSE_LOCK_SECONDS": "2"}
+        return {**found, "VITRINA_TARGET": self.engine, **self.settings}
 
     def run(self, *arguments: str) -> Answer:
         """`python -m ingestion …`, whatever comes of it."""
@@ -139,7 +192,7 @@ class Vitrina:
         selection = ["--select", f"tag:{domain}"]
         if self.query("select where to_regclass(%s) is not null", TABLES[domain][-1]):
             selection += ["--exclude", "config.materialized:view"]
-        done = self.dbt("run", *selection, *arguments, days=days)
+        done = self.dbt("build", *BUILT, *selection, *arguments, days=days)
         assert done.success, done.failures()
 
     def build_pending(self, domain: str = "telemetry") -> list[date]:
@@ -170,6 +223,9 @@ class Vitrina:
 
     def query(self, statement: str, *values: object) -> list[dict[str, Any]]:
         """Rows of the warehouse."""
+        if self.clickhouse is not None:
+            assert not values
+            return rows_of_clickhouse(self.clickhouse, statement)
         with psycopg.connect(
             self.outside.postgres.url(self.outside.warehouse), row_factory=dict_row, autocommit=True
         ) as connection:
@@ -185,6 +241,14 @@ class Vitrina:
         tables are."""
         found = {}
         for name in names:
+            if self.clickhouse is not None:
+                rows = self.query(f"select * from {name}")
+                kept_cells = (
+                    [(column, cell) for column, cell in row.items() if column not in AUDIT]
+                    for row in rows
+                )
+                found[name] = sorted(map(str, kept_cells))
+                continue
             columns = self.query(
                 "select attname from pg_attribute where attrelid = to_regclass(%s)"
                 " and attnum > 0 and not attisdropped order by attnum",
