@@ -30,7 +30,7 @@ past as (
 
     {% for week in weeks -%}
         select
-            cast({{ dbt.dateadd('day', 7 * week, 'ds') }} as date) as ds,
+            {{ days_later('ds', 7 * week) }} as ds,
             volume
         from days
         {{ 'union all' if not loop.last }}

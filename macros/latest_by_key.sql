@@ -6,7 +6,7 @@
     the newest there still is. Only keys that have lost their newest order, and have no newer one in
     the window, are looked for in all orders: a scan where there are some, nothing where there are none. -#}
 {% macro latest_by_key(orders, key, values) -%}
-{#- In this order: a unit test has no window, and no table of its own either. -#}
+{#- In this order: a unit test has no window, and no table that dbt-clickhouse could look for. -#}
 {%- set is_by_window = window_days() is not none and is_incremental() -%}
 {%- set columns = [key] + values -%}
 {%- set candidates = 'candidates' if is_by_window else orders -%}

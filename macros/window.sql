@@ -207,11 +207,11 @@
         {%- set settings = adapter.get_relation(target.database, 'raw', 'settings') -%}
         {%- if settings -%}
             {%- set found = run_query(
-                "select value from raw.settings where name = 'business_timezone'").columns[0].values() | list -%}
-            {%- if found and found[0] != business_timezone() -%}
+                "select value from raw.settings where name = 'business_timezone'").rows -%}
+            {%- if found and found[0][0] != business_timezone() -%}
                 {% do exceptions.raise_compiler_error(
                     'BUSINESS_TIMEZONE is ' ~ business_timezone() ~ ', the days of this warehouse are cut in '
-                    ~ found[0] ~ ': docs/runbook.md says how to change it') %}
+                    ~ found[0][0] ~ ': docs/runbook.md says how to change it') %}
             {%- endif -%}
         {%- endif -%}
     {%- endif -%}

@@ -10,3 +10,7 @@
 {% macro postgres__business_date(instant) -%}
     cast({{ instant }} at time zone '{{ business_timezone() }}' as date)
 {%- endmacro %}
+
+{% macro clickhouse__business_date(instant) -%}
+    toDate32({{ instant }}, '{{ business_timezone() }}')
+{%- endmacro %}

@@ -10,3 +10,7 @@
 {% macro postgres__day_literal(day) -%}
     date '{{ day }}'
 {%- endmacro %}
+
+{% macro clickhouse__day_literal(day) -%}
+    toDate32('{{ day }}')
+{%- endmacro %}

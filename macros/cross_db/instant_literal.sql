@@ -11,6 +11,11 @@
     (timestamptz '{{ text }}')
 {%- endmacro %}
 
+{% macro clickhouse__instant_literal(text) -%}
+    {%- set instant = modules.datetime.datetime.fromisoformat(text).astimezone(modules.pytz.utc) -%}
+    toDateTime64('{{ instant.strftime('%Y-%m-%d %H:%M:%S.%f') }}', 6, 'UTC')
+{%- endmacro %}
+
 
 {#- An ISO text with an offset: UTC where it names none. -#}
 {% macro instant_with_offset(text) %}

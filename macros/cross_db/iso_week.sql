@@ -10,3 +10,7 @@
 {% macro postgres__iso_week(day) -%}
     cast(extract(week from {{ day }}) as integer)
 {%- endmacro %}
+
+{% macro clickhouse__iso_week(day) -%}
+    toInt32(toISOWeek({{ day }}))
+{%- endmacro %}

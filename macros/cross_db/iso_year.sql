@@ -10,3 +10,7 @@
 {% macro postgres__iso_year(day) -%}
     cast(extract(isoyear from {{ day }}) as integer)
 {%- endmacro %}
+
+{% macro clickhouse__iso_year(day) -%}
+    toInt32(toISOYear({{ day }}))
+{%- endmacro %}

@@ -12,3 +12,8 @@
 {% macro postgres__joins_in_one_pass() -%}
     set local enable_nestloop = off;
 {%- endmacro %}
+
+{#- It has no other way. -#}
+{% macro clickhouse__joins_in_one_pass() -%}
+    {{ return('') }}
+{%- endmacro %}

@@ -11,3 +11,8 @@
 {% macro postgres__month_start(day) -%}
     cast(date_trunc('month', cast({{ day }} as timestamp)) as date)
 {%- endmacro %}
+
+{#- Of all years by `enable_extended_results_for_datetime_functions`, which profiles.yml sets. -#}
+{% macro clickhouse__month_start(day) -%}
+    toStartOfMonth({{ day }})
+{%- endmacro %}

@@ -15,3 +15,12 @@
     where {{ value }} is not null
     group by {{ keys | join(', ') }}
 {%- endmacro %}
+
+{% macro clickhouse__percentile_by_key(relation, keys, value, fraction, name) -%}
+    select
+        {{ keys | join(', ') }},
+        quantileExactInclusive({{ fraction }})(toFloat64({{ value }})) as {{ name }}
+    from {{ relation }}
+    where {{ value }} is not null
+    group by {{ keys | join(', ') }}
+{%- endmacro %}

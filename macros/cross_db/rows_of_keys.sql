@@ -29,3 +29,11 @@
     ) as found
     {%- endif -%}
 {%- endmacro %}
+
+{#- The keys become a set, by which the parts of a table that is sorted by the key are skipped. -#}
+{% macro clickhouse__rows_of_keys(relation, key, keys) -%}
+    select * from {{ relation }}
+    {%- if window_days() is not none %}
+    where {{ key }} in (select {{ key }} from {{ keys }})
+    {%- endif %}
+{%- endmacro %}

@@ -10,3 +10,8 @@
 {% macro postgres__text_order(expression) -%}
     {{ expression }} collate "C"
 {%- endmacro %}
+
+{#- Texts are bytes. -#}
+{% macro clickhouse__text_order(expression) -%}
+    {{ expression }}
+{%- endmacro %}

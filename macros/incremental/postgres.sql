@@ -45,8 +45,10 @@
     {%- set column_names = columns | map(attribute='quoted') | join(', ') -%}
 
     {%- set rows = '(' ~ sql ~ ')' -%}
-    {%- if (unit == 'day' and days is none) or (unit in ['period', 'key'] and days is not none) -%}
-        {#- What to make room for is known, or has to be checked, from the rows. -#}
+    {%- if (unit == 'day' and days is none) or (unit in ['period', 'key'] and days is not none)
+            or (unit == 'whole' and (config.get('meta') or {}).get('reads_itself') and not rebuilt) -%}
+        {#- What to make room for is known, or has to be checked, from the rows; or they are made of
+            the old ones. -#}
         {%- set rows = postgres__create_rows(target_relation, sql) -%}
     {%- endif -%}
     {%- if unit == 'day' -%}

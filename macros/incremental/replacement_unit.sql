@@ -4,7 +4,8 @@
     day     exactly the days of the window, of a table partitioned by `ds`; emptied days are emptied
     period  the periods (`period_name`, `period_id`) that hold the window's days
     key     the keys (`unique_key`) that `meta.touched_keys` selects, emptied ones included
-    whole   all rows, in one transaction: small tables whose rows have no day
+    whole   all rows, in one transaction: small tables whose rows have no day; a model that keeps some
+            of its old rows says `meta.reads_itself`
 
     The model's own query computes just the rows of that unit, by `in_window('ds')` and its like.
     With no window, each of them replaces everything.

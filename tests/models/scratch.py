@@ -1,4 +1,5 @@
-"""A dbt project of a test's own, with this repository's macros, on a database of its own."""
+"""A dbt project of a test's own, with this repository's macros, on a database of its own: of
+PostgreSQL (`scratch`) or of ClickHouse (`clickhouse_scratch`)."""
 
 from __future__ import annotations
 
@@ -12,8 +13,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import clickhouse_connect
 import psycopg
+from clickhouse_connect.driver.client import Client
 
+from sandbox.clickhouse import ClickhouseServer
 from sandbox.dbt import ROOT, Project, Run
 from sandbox.postgres import PostgresServer
 
@@ -23,13 +27,28 @@ _BESIDE.set_forkserver_preload(["sandbox.dbt", "dbt.adapters.postgres"])
 
 
 @dataclass(frozen=True)
-class Scratch:
-    """dbt and SQL on one scratch database."""
+class AnyScratch:
+    """dbt on one scratch database, and the few words of SQL that tests of every engine need."""
 
     project: Project
-    server: PostgresServer = field(repr=False)
-    database: str
-    settings: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict, kw_only=True)
+    engine = ""
+
+    def connection_settings(self) -> dict[str, str]:
+        """The settings by which dbt finds the database."""
+        raise NotImplementedError
+
+    def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        """Rows of a statement."""
+        raise NotImplementedError
+
+    def hand(self, name: str, rows: str, columns: str = "ds date, id int, note text") -> None:
+        """Make the table `hand.name` anew, with these rows (the inside of VALUES, may be empty)."""
+        raise NotImplementedError
+
+    def rows(self, relation: str, columns: str = "*") -> list[tuple[Any, ...]]:
+        """All rows of a relation, sorted."""
+        return sorted(self.sql(f"select {columns} from {relation}"), key=str)
 
     def dbt(self, *arguments: str, days: Collection[date | str] | None = None, **env: str) -> Run:
         """Run a command, whatever comes of it, for these days or without a window."""
@@ -70,7 +89,27 @@ class Scratch:
         self, days: Collection[date | str] | None, env: Mapping[str, str]
     ) -> dict[str, str]:
         window = {"VITRINA_DAYS": ",".join(map(str, days))} if days else {}
-        return {**self.server.environment(self.database), **self.settings, **window, **env}
+        return {**self.connection_settings(), **self.settings, **window, **env}
+
+
+@dataclass(frozen=True)
+class Scratch(AnyScratch):
+    """A database of PostgreSQL."""
+
+    server: PostgresServer = field(repr=False)
+    database: str
+    engine = "postgres"
+
+    def connection_settings(self) -> dict[str, str]:
+        """The settings by which dbt finds the database."""
+        return self.server.environment(self.database)
+
+    def hand(self, name: str, rows: str, columns: str = "ds date, id int, note text") -> None:
+        """Make the table `hand.name` anew, with these rows."""
+        self.sql(f"create schema if not exists hand; drop table if exists hand.{name} cascade")
+        self.sql(f"create table hand.{name} ({columns})")
+        if rows:
+            self.sql(f"insert into hand.{name} values {rows}")
 
     def connect(self) -> psycopg.Connection[tuple[Any, ...]]:
         """A connection of the caller's own."""
@@ -84,9 +123,38 @@ class Scratch:
                 pass
             return cursor.fetchall() if cursor.description else []
 
-    def rows(self, relation: str, columns: str = "*") -> list[tuple[Any, ...]]:
-        """All rows of a relation, sorted."""
-        return sorted(self.sql(f"select {columns} from {relation}"), key=str)
+
+# Types of the hand-made tables, in which everything may be null.
+CLICKHOUSE_TYPES = {"date": "Date32", "int": "Int32", "text": "String", "bool": "Bool"}
+
+
+@dataclass(frozen=True)
+class ClickhouseScratch(AnyScratch):
+    """The databases of a ClickHouse server."""
+
+    server: ClickhouseServer = field(repr=False)
+    client: Client = field(repr=False)
+    engine = "clickhouse"
+
+    def connection_settings(self) -> dict[str, str]:
+        """The settings by which dbt finds the server."""
+        return {**self.server.environment(), "VITRINA_TARGET": "clickhouse"}
+
+    def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        """Rows of a statement."""
+        assert not values, "no parameters here"
+        return [tuple(row) for row in self.client.query(statement).result_rows]
+
+    def hand(self, name: str, rows: str, columns: str = "ds date, id int, note text") -> None:
+        """Make the table `hand.name` anew, with these rows."""
+        names_and_types = (column.split() for column in columns.split(", "))
+        typed = ", ".join(f"{n} Nullable({CLICKHOUSE_TYPES[t]})" for n, t in names_and_types)
+        self.client.command("create database if not exists hand")
+        self.client.command(
+            f"create or replace table hand.{name} ({typed}) engine = MergeTree order by tuple()"
+        )
+        if rows:
+            self.client.command(f"insert into hand.{name} values {rows}")
 
 
 @contextmanager
@@ -98,6 +166,47 @@ def scratch(
     macros: str = "",
     settings: Mapping[str, str] | None = None,
 ) -> Iterator[Scratch]:
+    """A project of these files on a database of PostgreSQL."""
+    write_project(folder, models, macros)
+    database = server.create_database(name)
+    try:
+        project = Project(folder=folder, target_path=folder / "target")
+        yield Scratch(project, server, database, settings=settings or {})
+    finally:
+        server.drop_database(database)
+
+
+@contextmanager
+def clickhouse_scratch(
+    server: ClickhouseServer,
+    folder: Path,
+    models: Mapping[str, str],
+    macros: str = "",
+    settings: Mapping[str, str] | None = None,
+) -> Iterator[ClickhouseScratch]:
+    """A project of these files on a server without databases; what it made is dropped at the end."""
+    write_project(folder, models, macros)
+    client = clickhouse_connect.get_client(
+        host=server.host,
+        port=server.port,
+        username=server.user,
+        password=server.password,
+        autogenerate_session_id=False,
+    )
+    others = {name for (name,) in client.query("select name from system.databases").result_rows}
+    try:
+        # dbt remembers for the life of its process that this one is there.
+        client.command("create database if not exists marts")
+        project = Project(folder=folder, target_path=folder / "target")
+        yield ClickhouseScratch(project, server, client, settings=settings or {})
+    finally:
+        for (name,) in client.query("select name from system.databases").result_rows:
+            if name not in others:
+                client.command(f"drop database if exists `{name}` sync")
+        client.close()
+
+
+def write_project(folder: Path, models: Mapping[str, str], macros: str = "") -> None:
     """A project of these files (their names below models/); the name `vitrina` finds the macros."""
     (folder / "models").mkdir()
     (folder / "macros").mkdir()
@@ -111,18 +220,13 @@ def scratch(
                 "profile": "vitrina",
                 "config-version": 2,
                 "model-paths": ["models"],
-                "macro-paths": [str(ROOT / "macros"), "macros"],
+                # Generic tests are macros too.
+                "macro-paths": [str(ROOT / "macros"), str(ROOT / "tests" / "generic"), "macros"],
                 "models": {"+materialized": "incremental"},
                 "flags": {"send_anonymous_usage_stats": False},
             }
         )
     )
-    database = server.create_database(name)
-    try:
-        project = Project(folder=folder, target_path=folder / "target")
-        yield Scratch(project, server, database, settings or {})
-    finally:
-        server.drop_database(database)
 
 
 def _run(folder: Path, target_path: Path, model: str, env: Mapping[str, str]) -> None:

@@ -85,6 +85,7 @@ def test_core_and_marts_have_contracts(built: Warehouse, models: dict[str, Any])
         assert node.config.contract.enforced, node.name
         types = {name: column.data_type for name, column in node.columns.items()}
         assert types == relation_columns(built, node), node.name
+        assert data_tests(built, node.name, "types_as_declared"), "engines without contracts"
 
 
 def test_every_table_says_what_it_replaces_and_tests_its_grain(
@@ -126,7 +127,7 @@ def test_only_macros_of_an_engine_know_it() -> None:
 
 
 def land(built: Warehouse, finished: datetime) -> None:
-    for source in "crm", "telemetry", "orders":
+    for source in "crm", "telemetry", "orders", "feed_actions", "message_actions":
         built.vitrina.query(
             "insert into raw.loads (source, cursor, days, changed, rows_landed, rows_quarantined,"
             " started_at, finished_at) values (%s, '{}', '{}', '[]', 0, 0, %s, %s)",
@@ -141,6 +142,8 @@ def test_source_freshness_runs(built: Warehouse) -> None:
     assert {(n.name, n.status) for n in stale.nodes} == {
         ("crm_clients", "error"),
         ("telemetry_events", "error"),
+        ("feed_actions", "error"),
+        ("message_actions", "error"),
         ("user_order_log", "error"),
     }
     land(built, datetime.now(UTC))

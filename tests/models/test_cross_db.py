@@ -20,13 +20,18 @@ CALLS = {
     "business_date": "('instant')",
     "day_literal": "('2024-02-29')",
     "days_between": "('2024-02-28', '2024-03-01')",
+    "days_later": "('day', -3)",
+    "engine_type": "('NUMERIC(18, 2)')",
     "instant_literal": "('2024-12-08T10:00:00.000001')",
     "iso_week": "('day')",
     "iso_year": "('day')",
     "joins_in_one_pass": "()",
     "month_start": "('day')",
+    "last_known": "('v', 'at')",
+    "nullable": "('day')",
     "percentile_by_key": "('events', keys=['ds', 'k'], value='v', fraction=0.95, name='p')",
     "rows_of_keys": "('every', key='k', keys='wanted')",
+    "stored_type": "(api.Column.create('c', 'text'))",
     "text_order": "('t')",
     "week_start": "('day')",
 }
@@ -80,28 +85,28 @@ def test_the_project_parses_for_every_target(target: str, tmp_path: Path) -> Non
     assert done.success, done.error
 
 
-@pytest.mark.parametrize(
-    ("zone", "instant", "day"),
-    [
-        ("moscow", "2024-12-08 20:59:59.999999Z", date(2024, 12, 8)),
-        ("moscow", "2024-12-08 21:00:00Z", date(2024, 12, 9)),
-        # Summer time until 2011, four hours until 2014.
-        ("moscow", "2010-07-01 19:59:59.999999Z", date(2010, 7, 1)),
-        ("moscow", "2010-07-01 20:00:00Z", date(2010, 7, 2)),
-        ("moscow", "2013-01-01 20:00:00Z", date(2013, 1, 2)),
-        # A day of 23 hours and one of 25.
-        ("new_york", "2024-03-10 04:59:59.999999Z", date(2024, 3, 9)),
-        ("new_york", "2024-03-10 05:00:00Z", date(2024, 3, 10)),
-        ("new_york", "2024-03-11 03:59:59.999999Z", date(2024, 3, 10)),
-        ("new_york", "2024-03-11 04:00:00Z", date(2024, 3, 11)),
-        ("new_york", "2024-11-04 04:59:59.999999Z", date(2024, 11, 3)),
-        ("new_york", "2024-11-04 05:00:00Z", date(2024, 11, 4)),
-        ("kolkata", "2024-12-31 18:29:59.999999Z", date(2024, 12, 31)),
-        ("kolkata", "2024-12-31 23:29:59+05:00", date(2024, 12, 31)),
-        ("kolkata", "2024-12-31 18:30:00Z", date(2025, 1, 1)),
-        ("moscow", None, None),
-    ],
-)
+BUSINESS_DATES = [
+    ("moscow", "2024-12-08 20:59:59.999999Z", date(2024, 12, 8)),
+    ("moscow", "2024-12-08 21:00:00Z", date(2024, 12, 9)),
+    # Summer time until 2011, four hours until 2014.
+    ("moscow", "2010-07-01 19:59:59.999999Z", date(2010, 7, 1)),
+    ("moscow", "2010-07-01 20:00:00Z", date(2010, 7, 2)),
+    ("moscow", "2013-01-01 20:00:00Z", date(2013, 1, 2)),
+    # A day of 23 hours and one of 25.
+    ("new_york", "2024-03-10 04:59:59.999999Z", date(2024, 3, 9)),
+    ("new_york", "2024-03-10 05:00:00Z", date(2024, 3, 10)),
+    ("new_york", "2024-03-11 03:59:59.999999Z", date(2024, 3, 10)),
+    ("new_york", "2024-03-11 04:00:00Z", date(2024, 3, 11)),
+    ("new_york", "2024-11-04 04:59:59.999999Z", date(2024, 11, 3)),
+    ("new_york", "2024-11-04 05:00:00Z", date(2024, 11, 4)),
+    ("kolkata", "2024-12-31 18:29:59.999999Z", date(2024, 12, 31)),
+    ("kolkata", "2024-12-31 23:29:59+05:00", date(2024, 12, 31)),
+    ("kolkata", "2024-12-31 18:30:00Z", date(2025, 1, 1)),
+    ("moscow", None, None),
+]
+
+
+@pytest.mark.parametrize(("zone", "instant", "day"), BUSINESS_DATES)
 def test_business_date(
     compiled: Compiled, zone: str, instant: str | None, day: date | None
 ) -> None:
@@ -122,18 +127,18 @@ def test_literals(compiled: Compiled) -> None:
     assert found == [(date(2024, 2, 29), datetime(2024, 12, 8, 10, 0, 0, 1, UTC))]
 
 
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ([7], 7.0),
-        ([1, 2], 1.95),
-        (list(range(1, 21)), 19.05),
-        (list(range(1, 22)), 20.0),
-        ([10, None, 20, None], 19.5),
-        ([-5, -10, 0.5], -0.05),
-        ([None], None),
-    ],
-)
+PERCENTILES = [
+    ([7], 7.0),
+    ([1, 2], 1.95),
+    (list(range(1, 21)), 19.05),
+    (list(range(1, 22)), 20.0),
+    ([10, None, 20, None], 19.5),
+    ([-5, -10, 0.5], -0.05),
+    ([None], None),
+]
+
+
+@pytest.mark.parametrize(("values", "expected"), PERCENTILES)
 def test_percentile_by_key(compiled: Compiled, values: list[Any], expected: float | None) -> None:
     step = compiled("percentile_by_key")
     with compiled.scratch.connect() as connection:
@@ -152,20 +157,20 @@ def test_percentile_by_key(compiled: Compiled, values: list[Any], expected: floa
     assert found == {**others, **mine}, "a key without a value has no row"
 
 
-@pytest.mark.parametrize(
-    ("day", "year", "week", "monday", "month"),
-    [
-        ("2024-12-29", 2024, 52, "2024-12-23", "2024-12-01"),
-        ("2024-12-30", 2025, 1, "2024-12-30", "2024-12-01"),
-        ("2025-01-05", 2025, 1, "2024-12-30", "2025-01-01"),
-        ("2021-01-03", 2020, 53, "2020-12-28", "2021-01-01"),
-        ("2012-01-01", 2011, 52, "2011-12-26", "2012-01-01"),
-        ("2024-02-29", 2024, 9, "2024-02-26", "2024-02-01"),
-        # Midnight left out in Sao Paulo, and the whole day in Samoa.
-        ("2018-11-04", 2018, 44, "2018-10-29", "2018-11-01"),
-        ("2011-12-30", 2011, 52, "2011-12-26", "2011-12-01"),
-    ],
-)
+WEEKS_AND_MONTHS = [
+    ("2024-12-29", 2024, 52, "2024-12-23", "2024-12-01"),
+    ("2024-12-30", 2025, 1, "2024-12-30", "2024-12-01"),
+    ("2025-01-05", 2025, 1, "2024-12-30", "2025-01-01"),
+    ("2021-01-03", 2020, 53, "2020-12-28", "2021-01-01"),
+    ("2012-01-01", 2011, 52, "2011-12-26", "2012-01-01"),
+    ("2024-02-29", 2024, 9, "2024-02-26", "2024-02-01"),
+    # Midnight left out in Sao Paulo, and the whole day in Samoa.
+    ("2018-11-04", 2018, 44, "2018-10-29", "2018-11-01"),
+    ("2011-12-30", 2011, 52, "2011-12-26", "2011-12-01"),
+]
+
+
+@pytest.mark.parametrize(("day", "year", "week", "monday", "month"), WEEKS_AND_MONTHS)
 def test_weeks_and_months(
     compiled: Compiled, day: str, year: int, week: int, monday: str, month: str
 ) -> None:
@@ -177,6 +182,15 @@ def test_weeks_and_months(
         assert (
             compiled.scratch.sql(f"{statement} from (select date '{day}' as day) as d") == expected
         )
+
+
+def test_types_and_days(compiled: Compiled) -> None:
+    later, same = compiled("days_later"), compiled("nullable")
+    source = "(select date '2024-03-01' as day) as d"
+    found = compiled.scratch.sql(f"select {later}, {same} from {source}")
+    assert found == [(date(2024, 2, 27), date(2024, 3, 1))]
+    assert compiled("engine_type") == "numeric(18, 2)"
+    assert compiled("stored_type") == "text"
 
 
 def test_days_between(compiled: Compiled) -> None:
@@ -249,3 +263,22 @@ def test_text_order_in_a_database_of_another_collation(
         assert [text for (text,) in found] == sorted(TEXTS, key=str.encode, reverse=True)
     finally:
         server.drop_database(name)
+
+
+@pytest.mark.parametrize(
+    ("said", "value"),
+    [
+        ([("10:00:00", 1), ("10:00:01", 0)], 0),
+        ([("10:00:00.9", 9), ("10:00:00.1", 10), ("10:00:00.5", None)], 10),
+        ([("10:00:00", -5), ("10:00:01", None)], -5),
+        ([("10:00:00", None)], None),
+    ],
+)
+def test_last_known(compiled: Compiled, said: list[tuple[str, int | None]], value: object) -> None:
+    """On both engines: the unit tests of ods_user_attributes."""
+    rows = ", ".join(
+        f"(cast({'null' if v is None else v} as bigint), timestamptz '2024-12-08 {at}Z')"
+        for at, v in said
+    )
+    statement = f"select {compiled('last_known')} from (values {rows}) as said (v, at)"
+    assert compiled.scratch.sql(statement) == [(value,)]

@@ -30,7 +30,7 @@ held as (
         created_at,
         updated_at,
         row_number() over (partition by client_id order by updated_at) as version_no,
-        lead(updated_at) over (partition by client_id order by updated_at) as valid_to
+        lead({{ nullable('updated_at') }}) over (partition by client_id order by updated_at) as valid_to
     from versions
     where place = 1
 

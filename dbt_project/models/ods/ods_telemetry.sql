@@ -1,6 +1,6 @@
 -- Grain: one row per ds, event_id; per event where the source gives no event_id.
 
-{{ config(meta={'unit': 'day'}) }}
+{{ config(meta={'unit': 'day', 'sort_by': ['client_id', 'event_ts']}) }}
 
 select
     ds,

@@ -75,8 +75,8 @@ clients as (
 )
 
 select
-    counts.ds,
-    counts.client_id,
+    counts.ds as ds,
+    counts.client_id as client_id,
     clients.segment,
     clients.country,
     clients.plan,
