@@ -1,5 +1,5 @@
-"""The whole outside world at once, on loopback: a warehouse, a telemetry database, a CRM, and the
-order source, a report API over S3.
+"""The whole outside world at once, on loopback: a warehouse, a telemetry database, a CRM, the order
+source, a report API over S3, and a social app's ClickHouse.
 
 `python -m sandbox.outside --state FILE` holds it as a process of its own (`make demo KEEP=1`).
 """
@@ -16,17 +16,21 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 from zoneinfo import ZoneInfo
 
 from sandbox import flights, reports
+from sandbox.clickhouse import clickhouse_server
 from sandbox.crm import CrmServer, Settings, crm_server
 from sandbox.delivery import Delivery
+from sandbox.feed import FeedServer, feed_server
 from sandbox.postgres import PostgresServer, postgres_server
 from sandbox.reports import ReportsServer, reports_server
 from sandbox.s3 import S3Server, s3_server
 from sandbox.shop import Shop
+from sandbox.social import SocialApp
 from sandbox.telemetry import TelemetryEvent, create_source, insert_events
 from sandbox.world import Sight, World
 
@@ -48,6 +52,7 @@ SHOP = Shop(
     customers=900,
     orders_per_day=150,
 )
+APP = SocialApp(seed=7, start=WORLD.start, days=DAYS, users=400)
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ class Orders:
 class DataSet:
     """What the sources hold, and the business days [start, end) that the telemetry is about.
 
-    `orders` is None where there is no shop.
+    `orders` is None where there is no shop, `app` where there is no social app, or no ClickHouse.
     """
 
     start: date
@@ -74,6 +79,7 @@ class DataSet:
     events: Iterable[TelemetryEvent]
     event_id: bool
     orders: Orders | None = None
+    app: SocialApp | None = None
 
 
 def data_set(name: str) -> DataSet:
@@ -94,11 +100,13 @@ def data_set(name: str) -> DataSet:
         world = replace(WORLD, start=today - timedelta(days=DAYS), days=DAYS + 1)
         seen = world.until(datetime.now(UTC))
         shop = replace(SHOP, start=today - timedelta(days=SHOP.days))
-        return _data_set(world, today, seen, shop)
-    return _data_set(WORLD, WORLD.end, WORLD.until(WORLD.midnight(DAYS)), SHOP)
+        app = replace(APP, start=today - timedelta(days=DAYS))
+        return _data_set(world, today, seen, shop, app)
+    return _data_set(WORLD, WORLD.end, WORLD.until(WORLD.midnight(DAYS)), SHOP, APP)
 
 
-def _data_set(world: World, end: date, seen: Sight, shop: Shop) -> DataSet:
+def _data_set(world: World, end: date, seen: Sight, shop: Shop, app: SocialApp) -> DataSet:
+    has_clickhouse = os.environ.get("CLICKHOUSE_HOST") or find_spec("chdb")
     return DataSet(
         start=world.start,
         end=end,
@@ -107,6 +115,7 @@ def _data_set(world: World, end: date, seen: Sight, shop: Shop) -> DataSet:
         events=seen.events,
         event_id=True,
         orders=_orders(shop),
+        app=app if has_clickhouse else None,
     )
 
 
@@ -153,6 +162,7 @@ class Outside:
     warehouse: str
     telemetry: str
     orders: OrderServers = field(repr=False)
+    feed: FeedServer | None = None
 
     @property
     def s3(self) -> S3Server:
@@ -177,6 +187,7 @@ class Outside:
             **self.crm.environment(),
             "TELEMETRY_DB_URL": self.telemetry_url,
             **self.orders.environment(),
+            **({"FEED_CLICKHOUSE_URL": self.feed.url} if self.feed else {}),
         }
 
 
@@ -227,7 +238,13 @@ def filled_outside(data: DataSet) -> Iterator[Outside]:
         if data.orders is not None:
             for delivery in data.orders.deliveries:
                 world.reports.deliver(delivery)
-        yield world
+        if data.app is None:
+            yield world
+            return
+        with clickhouse_server() as clickhouse, feed_server(clickhouse) as feed:
+            feed.insert("feed_actions", data.app.all_actions())
+            feed.insert("message_actions", data.app.all_messages())
+            yield replace(world, feed=feed)
 
 
 def is_free(file: IO[str]) -> bool:

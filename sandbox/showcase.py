@@ -46,6 +46,11 @@ def _orders(data: DataSet) -> Sequence[Command]:
     return [("orders", "--mode", "report"), ("orders", *window)]
 
 
+def _activity(data: DataSet) -> Sequence[Command]:
+    assert data.app is not None
+    return [("feed", "--start-date", str(data.app.start), "--end-date", str(data.app.end))]
+
+
 TELEMETRY = Domain(
     name="telemetry",
     needs="CRM API",
@@ -94,4 +99,21 @@ ORDERS = Domain(
     ],
     is_in=lambda data: data.orders is not None,
 )
-DOMAINS = {domain.name: domain for domain in (TELEMETRY, ORDERS)}
+ACTIVITY = Domain(
+    name="activity",
+    needs="the social app's ClickHouse",
+    landings=_activity,
+    tables=[
+        Shown(
+            "marts.activity_slices, the last day",
+            "select event_date, dimension, dimension_value, views, likes, messages_received,"
+            " messages_sent, users_received, users_sent from marts.activity_slices"
+            " where event_date = (select max(event_date) from marts.activity_slices)"
+            " and dimension in ('os', 'gender') order by dimension, views desc",
+            "select count(*) as rows, count(distinct event_date) as days"
+            " from marts.activity_slices",
+        ),
+    ],
+    is_in=lambda data: data.app is not None,
+)
+DOMAINS = {domain.name: domain for domain in (TELEMETRY, ORDERS, ACTIVITY)}

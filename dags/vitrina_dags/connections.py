@@ -64,6 +64,19 @@ def _quoted(password: str) -> str:
     return quoted
 
 
+def _feed(connection: Connection) -> dict[str, str]:
+    extra = connection.extra_dejson
+    secure = bool(extra.get("secure")) or connection.conn_type == "https"
+    user = quote(connection.login or "default", safe="")
+    password = f":{_quoted(connection.password)}" if connection.password else ""
+    host = connection.host or "localhost"
+    address = f"[{host}]" if ":" in host else host
+    port = connection.port or (8443 if secure else 8123)
+    database = quote(connection.schema or "default", safe="")
+    scheme = "https" if secure else "clickhouse"
+    return {"FEED_CLICKHOUSE_URL": f"{scheme}://{user}{password}@{address}:{port}/{database}"}
+
+
 def _reports(connection: Connection) -> dict[str, str]:
     extra = connection.extra_dejson
     scheme = connection.schema or "https"
@@ -91,6 +104,7 @@ def _s3(connection: Connection) -> dict[str, str]:
 CONNECTIONS: Mapping[tuple[str, ...], Callable[[Connection], dict[str, str]]] = {
     ("olap_db", "pg_connection", "postgres_conn"): _postgres,
     ("telemetry_db",): _telemetry,
+    ("feed_clickhouse",): _feed,
     ("http_conn_id",): _reports,
     ("s3_conn",): _s3,
 }

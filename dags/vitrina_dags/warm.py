@@ -21,6 +21,7 @@ MODULES = (
     "ingestion.cli",
     "ingestion.sinks.postgres",
     "ingestion.sources.crm",
+    "ingestion.sources.feed",
     "ingestion.sources.telemetry",
     "vitrina_dags.domain",
 )

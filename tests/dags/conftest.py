@@ -45,7 +45,7 @@ def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def dbt_folder(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """This repository's dbt project with a manifest, as it lies in an image."""
     folder = tmp_path_factory.mktemp("dbt")
-    for name in ("dbt_project.yml", "profiles.yml", "dbt_project", "macros", "tests"):
+    for name in ("dbt_project.yml", "profiles.yml", "dbt_project", "macros", "seeds", "tests"):
         (folder / name).symlink_to(ROOT / name)
     parsed = project.invoke(["parse"], {})
     assert parsed.success, parsed.failures()

@@ -61,6 +61,16 @@ def test_the_demo_shows_what_the_shop_sold() -> None:
     assert "ingestion telemetry" not in done.stdout
 
 
+def test_the_demo_shows_how_the_app_was_used() -> None:
+    done = demo("--domain", "activity")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "7 days of Europe/Moscow to build" in done.stdout
+    assert "marts.activity_slices, the last day" in done.stdout
+    slices = re.findall(r"^ 2024-12-08 +(os|gender) +(\S+)", done.stdout, re.M)
+    assert {("os", "iOS"), ("gender", "female"), ("gender", "unknown")} <= set(slices)
+    assert "0 days pending" in done.stdout
+
+
 def test_a_domain_that_the_data_has_nothing_for_is_refused() -> None:
     done = demo("--data", "flights", "--domain", "orders")
     assert done.returncode == 1
