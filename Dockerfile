@@ -46,6 +46,7 @@ COPY --from=airflow-packages /opt/venv /opt/venv
 COPY dbt_project.yml profiles.yml ./
 COPY dbt_project dbt_project
 COPY macros macros
+COPY seeds seeds
 COPY tests/generic tests/generic
 COPY tests/*.sql tests/
 COPY ingestion ingestion

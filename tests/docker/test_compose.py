@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import boto3
 import psycopg
@@ -96,7 +97,7 @@ def test_secrets_come_from_the_environment_alone(dot_env: dict[str, str]) -> Non
             if SECRET.search(key) or WITH_PASSWORD.search(str(value)):
                 assert REFERENCE.search(str(value)), f"{name}.{key} holds a secret"
             for found in REFERENCE.finditer(str(value)):
-                assert found[1] in dot_env
+                assert found[1] in dot_env, found[0]
                 # A secret without a value stops compose: none has a default.
                 assert (found[2] or "").startswith(":?") == bool(SECRET.search(found[1])), found[0]
 
@@ -294,3 +295,28 @@ def test_the_sandbox_fills_its_own_table_anew_and_no_other(telemetry: str) -> No
         fill(telemetry, data)
     with psycopg.connect(telemetry) as connection:
         assert connection.execute("select count(*) from telemetry_events").fetchone() == found[:1]
+
+
+def test_the_cluster_is_what_its_configuration_says() -> None:
+    """Two shards of two replicas, each service with its own numbers, and none of it by default."""
+    folder = ROOT / "docker" / "clickhouse"
+    config = ElementTree.parse(folder / "cluster.xml").getroot()  # noqa: S314  # our own
+    (cluster,) = config.findall("remote_servers/*")
+    shards = [
+        [host.text for host in shard.findall("replica/host")] for shard in cluster.findall("shard")
+    ]
+    assert [len(shard) for shard in shards] == [2, 2]
+    for number, shard in enumerate(shards, 1):
+        for host in shard:
+            service = SERVICES[str(host)]
+            place = (number, service["environment"]["CLICKHOUSE_REPLICA"])
+            assert (int(service["environment"]["CLICKHOUSE_SHARD"]), str(host)[-1]) == place
+            assert service["profiles"] == ["clickhouse-cluster"]
+            assert "clickhouse-keeper" in service["depends_on"]
+    given = {e.get("from_env") for e in config.iter() if e.get("from_env")}
+    assert given <= set(SERVICES["clickhouse-1a"]["environment"])
+    keeper = ElementTree.parse(folder / "keeper.xml").getroot()  # noqa: S314  # our own
+    port = config.findtext("zookeeper/node/port")
+    assert keeper.findtext("keeper_server/tcp_port") == port == "9181"
+    assert SERVICES["clickhouse"]["profiles"] == ["clickhouse"]
+    assert "profiles" not in SERVICES["postgres"]
