@@ -12,8 +12,9 @@ from tempfile import TemporaryDirectory
 
 import psutil
 
-from bench import landing, mart, orchestration, orders, report
+from bench import clickhouse, landing, mart, orchestration, orders, report
 from ingestion.cli import main as ingestion
+from sandbox.clickhouse import clickhouse_server
 from sandbox.dbt import environment
 from sandbox.outside import outside
 from sandbox.postgres import postgres_server
@@ -42,6 +43,7 @@ def main() -> int:
     options = parser.parse_args()
     sections = [
         _landing(options),
+        _clickhouse(options),
         _mart(options),
         *_orders(options),
         orchestration.section(orchestration.compare(options.rounds, _say)),
@@ -66,6 +68,21 @@ def _landing(options: argparse.Namespace) -> report.Section:
         landing.fill(world, options.rows)
         done = landing.compare(world, options.peers, options.rows, options.rounds, _say)
     return landing.section(done)
+
+
+def _clickhouse(options: argparse.Namespace) -> report.Section:
+    with (
+        clickhouse_server() as server,
+        postgres_server(settings=SERVER) as postgres,
+        outside(postgres, types={"duration_ms": "double precision"}) as world,
+    ):
+        target = {**server.environment(), "VITRINA_TARGET": "clickhouse"}
+        with environment({**world.environment(), **target}):
+            ingestion(["init"])
+        landing.fill(world, options.rows)
+        clickhouse.create_tables(server)
+        done = clickhouse.compare(world, server, options.peers, options.rows, options.rounds, _say)
+    return clickhouse.section(done)
 
 
 def _mart(options: argparse.Namespace) -> report.Section:

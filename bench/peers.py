@@ -119,6 +119,22 @@ def land_csv_with_pandas(path: str, target: str, table: str, _rows: int) -> floa
     return time.perf_counter() - began
 
 
+def land_with_clickhouse_connect(source: str, target: str, table: str, _rows: int) -> float:
+    """clickhouse-connect: read_sql and insert_df in chunks."""
+    import clickhouse_connect
+    import pandas
+    from sqlalchemy import create_engine
+
+    began = time.perf_counter()
+    reader = create_engine(_sqlalchemy(source)).connect().execution_options(stream_results=True)
+    client = clickhouse_connect.get_client(dsn=target)
+    columns = "event_id, client_id, event_type, duration_ms, status, session_id, event_ts"
+    query = f"select {columns} from telemetry_events"
+    for chunk in pandas.read_sql(query, reader, chunksize=100_000):
+        client.insert_df(table, chunk)
+    return time.perf_counter() - began
+
+
 def _sqlalchemy(url: str) -> str:
     """The url with its driver: SQLAlchemy 2.1 would take another one by default."""
     return url.replace("postgresql://", "postgresql+psycopg2://")
@@ -129,6 +145,7 @@ if __name__ == "__main__":
     land = {
         "dlt": land_with_dlt,
         "pandas": land_with_pandas,
+        "clickhouse-connect": land_with_clickhouse_connect,
         "dlt-csv": land_csv_with_dlt,
         "pandas-csv": land_csv_with_pandas,
     }[name]
