@@ -32,7 +32,7 @@ help: ## This help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 .PHONY: demo
-demo: $(READY) ## Land, build and test, show the marts (DOMAIN=orders, DATA=flights, KEEP=1 leaves it up)
+demo: $(READY) ## Land, build, test, show the marts (DOMAIN=orders, TARGET=clickhouse, DATA=flights, KEEP=1)
 	@$(BIN)/python -m sandbox.demo --data $(DATA) --domain $(DOMAIN) --target $(TARGET) $(if $(KEEP),--keep)
 
 .PHONY: down
@@ -94,7 +94,7 @@ COMPILE := $(BIN)/uv pip compile -q pyproject.toml --universal --python-version 
 .PHONY: lock
 lock: $(VENV)/bin/uv ## Resolve the dependencies anew into requirements/
 	$(COMPILE) --group airflow --group sandbox --group clickhouse --group dev -o requirements/dev.txt
-	$(COMPILE) --group sandbox -c requirements/dev.txt --no-annotate -o requirements/sandbox.txt
+	$(COMPILE) --group sandbox --group clickhouse -c requirements/dev.txt --no-annotate -o requirements/sandbox.txt
 	$(BIN)/uv pip compile -q requirements/bench.in --universal --python-version 3.11 --no-emit-index-url --no-header \
 		-o requirements/bench.txt
 	$(COMPILE) --group airflow -c requirements/dev.txt --no-annotate -o requirements/airflow.txt

@@ -21,6 +21,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import clickhouse_connect
 import psycopg
 from dbt.cli.main import dbtRunner
 from rich import box
@@ -29,13 +30,14 @@ from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
 
-from sandbox.outside import DATA_SETS, DataSet, data_set, filled_outside, is_free
+from sandbox.outside import DATA_SETS, TARGETS, DataSet, data_set, filled_outside, is_free
 from sandbox.showcase import DOMAINS, Domain, Shown
 
 ROOT = Path(__file__).resolve().parent.parent
 STATE = ROOT / ".sandbox" / "kept.json"
 DOCS = ROOT / "target" / "static_index.html"
 ALL = "all"
+WAREHOUSES = {"postgres": "PostgreSQL", "clickhouse": "ClickHouse as the warehouse, PostgreSQL"}
 START_SECONDS = 60
 HEADER_WIDTH = 9  # characters
 KINDS = {"model": "models", "test": "tests", "unit_test": "tests"}
@@ -103,7 +105,7 @@ def _demo(options: argparse.Namespace) -> None:
         with report.step("start the sandbox") as step:
             environment = _started(stack, options, data)
             needs = ", ".join(domain.needs for domain in domains)
-            step.result = f"PostgreSQL, {needs}"
+            step.result = f"{WAREHOUSES[options.target]}, {needs}"
         os.environ.update(environment)
 
         with report.step("python -m ingestion init") as step:
@@ -152,7 +154,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m sandbox.demo", description=__doc__)
     parser.add_argument("--data", choices=DATA_SETS, default="world")
     parser.add_argument("--domain", choices=[ALL, *DOMAINS], default=ALL)
-    parser.add_argument("--target", choices=["postgres"], default="postgres")
+    parser.add_argument("--target", choices=TARGETS, default=TARGETS[0])
     parser.add_argument("--keep", action="store_true", help="leave the sandbox up")
     parser.add_argument("--down", action="store_true", help="stop the sandbox that was left up")
     return parser.parse_args()
@@ -161,7 +163,7 @@ def _options() -> argparse.Namespace:
 def _started(stack: ExitStack, options: argparse.Namespace, data: DataSet) -> Mapping[str, str]:
     """The environment of a sandbox that ends with the demo, or of one that stays."""
     if not options.keep:
-        world = stack.enter_context(filled_outside(data))
+        world = stack.enter_context(filled_outside(data, options.target))
         return {**world.environment(), "BUSINESS_TIMEZONE": data.timezone}
     if _kept() is not None:
         raise DemoError("a sandbox is up already; `make down` stops it")
@@ -170,7 +172,10 @@ def _started(stack: ExitStack, options: argparse.Namespace, data: DataSet) -> Ma
     log = STATE.with_suffix(".log")
     with log.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "sandbox.outside", "--data", options.data, "--state", STATE],
+            [
+                *(sys.executable, "-m", "sandbox.outside", "--data", options.data),
+                *("--target", options.target, "--state", STATE),
+            ],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -269,18 +274,13 @@ def _dbt(*arguments: str, callbacks: Any = None) -> Any:
 
 def _show(shown: Shown) -> None:
     """Some rows of a table, with what there is of it."""
-    with _warehouse() as connection:
-        cursor = connection.execute(shown.query.encode())
-        names = [column.name for column in cursor.description or []]
-        rows = cursor.fetchall()
-        title = shown.title
-        if shown.counts:
-            counted = connection.execute(shown.counts.encode())
-            labels = [column.name for column in counted.description or []]
-            values = counted.fetchone() or ()
-            title += ": " + ", ".join(
-                f"{_cell(value)} {label}" for value, label in zip(values, labels, strict=True)
-            )
+    names, rows = _asked(shown.query)
+    title = shown.title
+    if shown.counts:
+        labels, (values,) = _asked(shown.counts)
+        title += ": " + ", ".join(
+            f"{_cell(value)} {label}" for value, label in zip(values, labels, strict=True)
+        )
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for index, name in enumerate(names):
         is_number = any(isinstance(row[index], int | float | Decimal) for row in rows)
@@ -291,15 +291,29 @@ def _show(shown: Shown) -> None:
     console.print(table)
 
 
-def _warehouse() -> psycopg.Connection[Any]:
-    return psycopg.connect(
-        host=os.environ["POSTGRES_HOST"],
-        port=os.environ["POSTGRES_PORT"],
-        user=os.environ["POSTGRES_USER"],
-        password=os.environ["POSTGRES_PASSWORD"],
-        dbname=os.environ["POSTGRES_DB"],
+def _asked(query: str) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
+    """The names of a query's columns, and its rows, from whichever warehouse it is."""
+    env = os.environ
+    if env["VITRINA_TARGET"] == "clickhouse":
+        client = clickhouse_connect.get_client(
+            host=env["CLICKHOUSE_HOST"],
+            port=int(env["CLICKHOUSE_PORT"]),
+            username=env["CLICKHOUSE_USER"],
+            password=env["CLICKHOUSE_PASSWORD"],
+        )
+        with client:
+            answer = client.query(query)
+            return answer.column_names, answer.result_rows
+    with psycopg.connect(
+        host=env["POSTGRES_HOST"],
+        port=env["POSTGRES_PORT"],
+        user=env["POSTGRES_USER"],
+        password=env["POSTGRES_PASSWORD"],
+        dbname=env["POSTGRES_DB"],
         options="-c timezone=UTC",
-    )
+    ) as connection:
+        cursor = connection.execute(query.encode())
+        return [column.name for column in cursor.description or []], cursor.fetchall()
 
 
 def _header(name: str) -> str:
@@ -319,7 +333,8 @@ def _cell(value: object) -> str:
         return f"{value:,}"
     if isinstance(value, datetime):
         return f"{value:%H:%M:%S}Z"
-    return "[dim]null[/]" if value is None else escape(str(value))
+    # A name may hold a newline or a tab.
+    return "[dim]null[/]" if value is None else escape(" ".join(str(value).split()))
 
 
 def _summary(report: Report) -> None:

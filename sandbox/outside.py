@@ -16,13 +16,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 from zoneinfo import ZoneInfo
 
 from sandbox import flights, reports
-from sandbox.clickhouse import clickhouse_server
+from sandbox.clickhouse import ClickhouseServer, clickhouse_server
 from sandbox.crm import CrmServer, Settings, crm_server
 from sandbox.delivery import Delivery
 from sandbox.feed import FeedServer, feed_server
@@ -35,6 +34,7 @@ from sandbox.telemetry import TelemetryEvent, create_source, insert_events
 from sandbox.world import Sight, World
 
 DATA_SETS = ("world", "flights", "recent")
+TARGETS = ("postgres", "clickhouse")
 DAYS = 7
 WORLD = World(seed=7, start=date(2024, 12, 2), days=DAYS, clients=400, events_per_day=6_000)
 # The week of the February 2013 blizzard: on the 8th and 9th most flights were cancelled.
@@ -69,7 +69,7 @@ class Orders:
 class DataSet:
     """What the sources hold, and the business days [start, end) that the telemetry is about.
 
-    `orders` is None where there is no shop, `app` where there is no social app, or no ClickHouse.
+    `orders` is None where there is no shop, `app` where there is no social app.
     """
 
     start: date
@@ -106,7 +106,6 @@ def data_set(name: str) -> DataSet:
 
 
 def _data_set(world: World, end: date, seen: Sight, shop: Shop, app: SocialApp) -> DataSet:
-    has_clickhouse = os.environ.get("CLICKHOUSE_HOST") or find_spec("chdb")
     return DataSet(
         start=world.start,
         end=end,
@@ -115,7 +114,7 @@ def _data_set(world: World, end: date, seen: Sight, shop: Shop, app: SocialApp) 
         events=seen.events,
         event_id=True,
         orders=_orders(shop),
-        app=app if has_clickhouse else None,
+        app=app,
     )
 
 
@@ -155,7 +154,10 @@ class OrderServers:
 
 @dataclass(frozen=True)
 class Outside:
-    """The running servers, with the names of the two databases."""
+    """The running servers, with the names of the two databases.
+
+    With a `clickhouse` the warehouse is there, and the one of PostgreSQL stays empty.
+    """
 
     postgres: PostgresServer = field(repr=False)
     crm: CrmServer = field(repr=False)
@@ -163,6 +165,7 @@ class Outside:
     telemetry: str
     orders: OrderServers = field(repr=False)
     feed: FeedServer | None = None
+    clickhouse: ClickhouseServer | None = field(default=None, repr=False)  # as the warehouse
 
     @property
     def s3(self) -> S3Server:
@@ -188,7 +191,13 @@ class Outside:
             "TELEMETRY_DB_URL": self.telemetry_url,
             **self.orders.environment(),
             **({"FEED_CLICKHOUSE_URL": self.feed.url} if self.feed else {}),
+            **self._clickhouse(),
         }
+
+    def _clickhouse(self) -> dict[str, str]:
+        if self.clickhouse is None:
+            return {}
+        return {"VITRINA_TARGET": "clickhouse", **self.clickhouse.environment()}
 
 
 @contextmanager
@@ -221,8 +230,11 @@ def outside(
 
 
 @contextmanager
-def filled_outside(data: DataSet) -> Iterator[Outside]:
-    """Servers of their own that hold a data set. The APIs limit their rate and fail now and then."""
+def filled_outside(data: DataSet, target: str = TARGETS[0]) -> Iterator[Outside]:
+    """Servers of their own that hold a data set. The APIs limit their rate and fail now and then.
+
+    `target` is the warehouse's engine.
+    """
     with (
         postgres_server() as server,
         outside(
@@ -232,19 +244,23 @@ def filled_outside(data: DataSet) -> Iterator[Outside]:
             cohort=COHORT,
             reports_settings=REPORTS_BALK,
         ) as world,
+        ExitStack() as stack,
     ):
         world.crm.serve(data.records)
         insert_events(world.telemetry_url, data.events)
         if data.orders is not None:
             for delivery in data.orders.deliveries:
                 world.reports.deliver(delivery)
-        if data.app is None:
-            yield world
-            return
-        with clickhouse_server() as clickhouse, feed_server(clickhouse) as feed:
-            feed.insert("feed_actions", data.app.all_actions())
-            feed.insert("message_actions", data.app.all_messages())
-            yield replace(world, feed=feed)
+        if data.app is not None or target == "clickhouse":
+            clickhouse = stack.enter_context(clickhouse_server())
+            if target == "clickhouse":
+                world = replace(world, clickhouse=clickhouse)
+            if data.app is not None:
+                feed = stack.enter_context(feed_server(clickhouse))
+                feed.insert("feed_actions", data.app.all_actions())
+                feed.insert("message_actions", data.app.all_messages())
+                world = replace(world, feed=feed)
+        yield world
 
 
 def is_free(file: IO[str]) -> bool:
@@ -260,13 +276,14 @@ def main() -> int:
     """Hold a filled outside until SIGTERM; its environment goes to a file once it is up."""
     parser = argparse.ArgumentParser(prog="python -m sandbox.outside", description=main.__doc__)
     parser.add_argument("--data", choices=DATA_SETS, default="world")
+    parser.add_argument("--target", choices=TARGETS, default=TARGETS[0])
     parser.add_argument("--state", type=Path, required=True)
     options = parser.parse_args()
     done = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: done.set())
     data = data_set(options.data)
-    with filled_outside(data) as world:
+    with filled_outside(data, options.target) as world:
         environment = {**world.environment(), "BUSINESS_TIMEZONE": data.timezone}
         state = {"pid": os.getpid(), "environment": environment}
         made = options.state.with_suffix(".new")
