@@ -8,5 +8,5 @@ airflow users create --role Admin --username "$AIRFLOW_ADMIN_USER" --password "$
 cd "$VITRINA_DBT_DIR"
 python -m ingestion init
 # A day before all data: it makes the models that are missing, so that the docs know their columns' types.
-VITRINA_DAYS=1970-01-01 dbt --quiet run --target "$VITRINA_TARGET"
+VITRINA_DAYS=1970-01-01 dbt --quiet build --resource-type seed --resource-type model --target "$VITRINA_TARGET"
 dbt --quiet docs generate --static --target "$VITRINA_TARGET"

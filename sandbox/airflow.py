@@ -60,10 +60,11 @@ from ingestion.cli import main
 
 if main(["init"]):
     sys.exit(1)
-for command in (["run"], ["docs", "generate", "--static"]):
+built = ["build", "--resource-type", "seed", "--resource-type", "model"]
+for command in (built, ["docs", "generate", "--static"]):
     done = dbtRunner().invoke(["--quiet", *command, "--target", sys.argv[1]])
     if not done.success:
-        sys.exit(str(done.exception or done.result))
+        sys.exit(str(done.exception or f"dbt {command[0]} failed"))
 """
 # Read by each component as it starts. Idle workers of a scheduler that was killed would stay.
 LOCAL_SETTINGS = """
@@ -251,7 +252,7 @@ def _prepare(made: Airflow) -> None:
     target = environment.get("VITRINA_TARGET_TELEMETRY") or environment["VITRINA_TARGET"]
     steps = {
         "airflow db migrate, users create": ["-c", PREPARE],
-        "python -m ingestion init, dbt run, dbt docs generate": ["-c", MODELS, target],
+        "python -m ingestion init, dbt build, dbt docs generate": ["-c", MODELS, target],
     }
     started = {
         name: subprocess.Popen(

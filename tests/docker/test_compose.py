@@ -159,7 +159,7 @@ def test_entry_points_run_natively(
 
     airflow = localised(environment_of("airflow-init", dot_env), server, tmp_path)
     (tmp_path / "dbt").mkdir()
-    for name in ("dbt_project.yml", "profiles.yml", "dbt_project", "macros", "tests"):
+    for name in ("dbt_project.yml", "profiles.yml", "dbt_project", "macros", "tests", "seeds"):
         (tmp_path / "dbt" / name).symlink_to(ROOT / name)
     for _ in range(2):
         run(["sh", str(ROOT / "docker" / "airflow-init.sh")], airflow)

@@ -27,8 +27,9 @@ MODELS = {
     "slow": model(
         "select ds, id from hand.days"
         " where {{ in_window('ds') }} and sleepEachRow((select max(s) from hand.pauses)) = 0",
-        # A block a row, for a block may not sleep longer than three seconds.
-        extra="sql_header='set max_block_size = 1'",
+        # However many rows are in a block: it may not sleep longer than three seconds otherwise.
+        extra="sql_header='set max_block_size = 1,"
+        " function_sleep_max_microseconds_per_block = 3600000000'",
     ),
     "contract": model(
         "select ds, id, amount, note from hand.contract where {{ in_window('ds') }}",
