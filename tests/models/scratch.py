@@ -102,7 +102,7 @@ class Scratch(AnyScratch):
 
     def connection_settings(self) -> dict[str, str]:
         """The settings by which dbt finds the database."""
-        return self.server.environment(self.database)
+        return {**self.server.environment(self.database), "VITRINA_TARGET": "postgres"}
 
     def hand(self, name: str, rows: str, columns: str = "ds date, id int, note text") -> None:
         """Make the table `hand.name` anew, with these rows."""
