@@ -69,8 +69,9 @@ airflow: $(WHOLE) ## A real Airflow on http://localhost:8081 (admin/admin), its 
 	@$(BIN)/python -m sandbox.airflow --port $(PORT) --data $(if $(filter world,$(DATA)),recent,$(DATA))
 
 .PHONY: bench
-bench: $(WHOLE) $(PEERS)/.ready ## Measure against the peers and write docs/benchmarks.md (a quarter of an hour)
-	$(BIN)/python -m bench --peers $(PEERS) $(if $(ROUNDS),--rounds $(ROUNDS))
+bench: $(WHOLE) $(PEERS)/.ready ## Measure against the peers and write docs/benchmarks.md (PARTS='landing mart', ROUNDS=3)
+	$(BIN)/python -m bench --peers $(PEERS) $(if $(ROUNDS),--rounds $(ROUNDS)) \
+		$(if $(PARTS),--parts $(PARTS)) $(if $(LINES),--order-lines $(LINES))
 
 .PHONY: env
 env: ## Passwords for docker-compose.yaml: .env from .env.example

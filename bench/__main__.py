@@ -40,25 +40,32 @@ def main() -> int:
     parser.add_argument("--order-lines", type=int, default=5_000_000, help="lines of the report")
     parser.add_argument("--order-rounds", type=int, default=3, help="these take minutes each")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks.md")
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure"
+    )
     options = parser.parse_args()
-    sections = [
-        _landing(options),
-        _clickhouse(options),
-        _mart(options),
-        *_orders(options),
-        orchestration.section(orchestration.compare(options.rounds, _say)),
-    ]
+    sections = [section for part in options.parts for section in PARTS[part](options)]
     machine = (
         f"{psutil.cpu_count()} cores, {psutil.virtual_memory().total >> 30} GB, {platform.system()}"
     )
-    page = report.page(sections, machine, options.rounds)
+    page = report.page(sections, _command(options), machine, options.rounds)
     options.out.write_text(page, encoding="utf-8")
     _draw(options.peers, sections, options.out.with_suffix(".svg"))
     print(page)
     return 0
 
 
-def _landing(options: argparse.Namespace) -> report.Section:
+def _command(options: argparse.Namespace) -> str:
+    """What a person types to make the page again."""
+    words = ["make bench", f"ROUNDS={options.rounds}"]
+    if options.parts != list(PARTS):
+        words.append(f"PARTS='{' '.join(options.parts)}'")
+    if "orders" in options.parts:
+        words.append(f"LINES={options.order_lines}")
+    return " ".join(words)
+
+
+def _landing(options: argparse.Namespace) -> list[report.Section]:
     with (
         postgres_server(settings=SERVER) as server,
         outside(server, types={"duration_ms": "double precision"}) as world,
@@ -67,10 +74,10 @@ def _landing(options: argparse.Namespace) -> report.Section:
             ingestion(["init"])
         landing.fill(world, options.rows)
         done = landing.compare(world, options.peers, options.rows, options.rounds, _say)
-    return landing.section(done)
+    return [landing.section(done)]
 
 
-def _clickhouse(options: argparse.Namespace) -> report.Section:
+def _clickhouse(options: argparse.Namespace) -> list[report.Section]:
     with (
         clickhouse_server() as server,
         postgres_server(settings=SERVER) as postgres,
@@ -82,13 +89,13 @@ def _clickhouse(options: argparse.Namespace) -> report.Section:
         landing.fill(world, options.rows)
         clickhouse.create_tables(server)
         done = clickhouse.compare(world, server, options.peers, options.rows, options.rounds, _say)
-    return clickhouse.section(done)
+    return [clickhouse.section(done)]
 
 
-def _mart(options: argparse.Namespace) -> report.Section:
+def _mart(options: argparse.Namespace) -> list[report.Section]:
     with postgres_server(settings=SERVER) as server:
         done = mart.compare(server, HISTORIES, options.mart_rows, options.rounds, _say)
-    return mart.section(done)
+    return [mart.section(done)]
 
 
 def _orders(options: argparse.Namespace) -> list[report.Section]:
@@ -105,6 +112,19 @@ def _orders(options: argparse.Namespace) -> list[report.Section]:
         done = orders.compare(world, options.peers, content, lines, rounds, _say)
         built = orders.rebuild(world, rounds, _say)
     return [orders.landing_section(done), orders.retention_section(built)]
+
+
+def _airflow(options: argparse.Namespace) -> list[report.Section]:
+    return [orchestration.section(orchestration.compare(options.rounds, _say))]
+
+
+PARTS = {
+    "landing": _landing,
+    "mart": _mart,
+    "airflow": _airflow,
+    "orders": _orders,
+    "clickhouse": _clickhouse,
+}
 
 
 def _draw(peers: Path, sections: list[report.Section], path: Path) -> None:

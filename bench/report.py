@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
-COMMAND = "make bench"
-
 
 @dataclass(frozen=True)
 class Bar:
@@ -27,11 +25,11 @@ class Section:
     chart: Sequence[Bar] = field(default_factory=tuple)
 
 
-def page(sections: Sequence[Section], machine: str, rounds: int) -> str:
+def page(sections: Sequence[Section], command: str, machine: str, rounds: int) -> str:
     """The page as Markdown."""
     head = [
         "# Benchmarks",
-        f"Made by `{COMMAND}` on {machine}. Each section is one run: what is compared took turns,"
+        f"Made by `{command}` on {machine}. Each section is one run: what is compared took turns,"
         f" {rounds} rounds, and the medians are shown. Compare the ratios; the absolute numbers are"
         " this machine's.",
         "![The charts of the sections](benchmarks.svg)",
