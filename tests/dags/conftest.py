@@ -42,11 +42,13 @@ def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def dbt_folder(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dbt_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """This repository's dbt project with a manifest, as it lies in an image."""
     folder = tmp_path_factory.mktemp("dbt")
     for name in ("dbt_project.yml", "profiles.yml", "dbt_project", "macros", "seeds", "tests"):
         (folder / name).symlink_to(ROOT / name)
+    # Not the project that other tests share: it is parsed for the database that they name.
+    project = Project(target_path=tmp_path_factory.mktemp("target"))
     parsed = project.invoke(["parse"], {})
     assert parsed.success, parsed.failures()
     (folder / "target").symlink_to(project.target_path)
