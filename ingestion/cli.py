@@ -181,9 +181,9 @@ def _land(options: argparse.Namespace) -> dict[str, object]:
         parts = ", ".join(source.parts) or "none"
         raise UsageError(f"{source.name} has no table {table!r} of its own; it has: {parts}")
     request = _request(options, source)
-    started = time.monotonic()
     landed, quarantined, days = 0, 0, set[date]()
     sink = open_sink(target_of(source.domain))
+    started = time.monotonic()
     try:
         if source.prepare is not None:
             request = source.prepare(sink.loads([source.name]), request)
