@@ -16,7 +16,6 @@ from pydantic import Field, HttpUrl, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from ingestion.errors import SourceError
-from ingestion.http import HeadersAuth, JsonApi
 from ingestion.settings import HttpSettings, Settings, read_settings
 
 log = logging.getLogger(__name__)
@@ -71,6 +70,9 @@ class ReportsApi:
             "X-API-KEY": settings.api_key,
             "X-Project": SecretStr("True"),
         }
+        # Here, as every command imports this module: the HTTP stack is 8 MB and a tenth of a start.
+        from ingestion.http import HeadersAuth, JsonApi
+
         self._api = JsonApi(NAME, self._url, HeadersAuth(headers), http)
 
     def request_report(self) -> str:

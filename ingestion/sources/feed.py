@@ -14,13 +14,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from ingestion.clickhouse_source import Address, ClickHouse, read_address
 from ingestion.days import DAY, DayRanges, Window, day_start
 from ingestion.errors import SourceError, UsageError
 from ingestion.ledger import LandedDay, LoadRecord, landed_days
@@ -28,6 +27,9 @@ from ingestion.settings import ClickhouseSettings, HttpSettings, Settings, read_
 from ingestion.sinks import Load, Quarantined
 from ingestion.sources import Request, Source
 from ingestion.tables import Column, DayTable, Kind
+
+if TYPE_CHECKING:
+    from ingestion.clickhouse_source import ClickHouse
 
 log = logging.getLogger(__name__)
 
@@ -174,7 +176,7 @@ def feed_table(settings: FeedSettings, table: DayTable) -> Iterator[Feed]:
     Raises SourceError when the server does not answer, has no such table, or a column that is
     needed is missing or can't be read; UsageError when the settings don't say where it is.
     """
-    server = ClickHouse("the feed's ClickHouse", _address(settings), read_settings(HttpSettings))
+    server = _server(settings)
     name = settings.actions_table if table is ACTIONS else settings.messages_table
     try:
         found = server.rows(
@@ -263,11 +265,15 @@ def _differs(before: LandedDay | None, now: LandedDay) -> bool:
     return before != now
 
 
-def _address(settings: FeedSettings) -> Address:
+def _server(settings: FeedSettings) -> ClickHouse:
     """Where the tables are. Raises UsageError when nothing says so."""
+    # Here, as every command imports this module: the HTTP stack is 8 MB and a tenth of a start.
+    from ingestion.clickhouse_source import Address, ClickHouse, read_address
+
+    name, http = "the feed's ClickHouse", read_settings(HttpSettings)
     url, database = settings.clickhouse_url, settings.clickhouse_db
     if url is not None and database is None:
-        return read_address("FEED_CLICKHOUSE_URL", url)
+        return ClickHouse(name, read_address("FEED_CLICKHOUSE_URL", url), http)
     if url is not None:
         raise UsageError(
             "settings: FEED_CLICKHOUSE_URL names another server, FEED_CLICKHOUSE_DB a database of"
@@ -281,7 +287,8 @@ def _address(settings: FeedSettings) -> Address:
             " give FEED_CLICKHOUSE_URL"
         )
     own = read_settings(ClickhouseSettings)
-    return Address(own.host, own.port, own.user, own.password, database)
+    address = Address(own.host, own.port, own.user, own.password, database)
+    return ClickHouse(name, address, http)
 
 
 def _check_columns(table: DayTable, columns: Mapping[str, str], name: str) -> None:

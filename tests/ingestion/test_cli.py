@@ -180,3 +180,15 @@ def test_help_needs_no_settings() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     listed = re.findall(r"^ {4}(\w+)", done.stdout, flags=re.MULTILINE)
     assert listed == ["init", "crm", "feed", "orders", "telemetry", "plan", "mark", "status"]
+
+
+def test_a_command_pays_for_no_http_stack_that_it_does_not_use() -> None:
+    # Every command imports every source: what one of them brings along is in all of them.
+    looks = (
+        "import sys; from ingestion import cli, sources; sources.all_sources();"
+        "print(*({'requests', 'urllib3', 'boto3', 'botocore'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", looks], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == []

@@ -184,7 +184,8 @@ def clickhouse_scratch(
     macros: str = "",
     settings: Mapping[str, str] | None = None,
 ) -> Iterator[ClickhouseScratch]:
-    """A project of these files on a server without databases; what it made is dropped at the end."""
+    """A project of these files on a server that is emptied first; what it made is dropped at the end."""
+    server.empty()  # tests of other modules leave databases to the next one
     write_project(folder, models, macros)
     client = clickhouse_connect.get_client(
         host=server.host,
