@@ -12,16 +12,28 @@ from tempfile import TemporaryDirectory
 
 import psutil
 
-from bench import clickhouse, landing, mart, orchestration, orders, report
+from bench import (
+    activity,
+    clickhouse,
+    engines,
+    histories,
+    landing,
+    mart,
+    orchestration,
+    orders,
+    report,
+)
 from ingestion.cli import main as ingestion
 from sandbox.clickhouse import clickhouse_server
 from sandbox.dbt import environment
+from sandbox.feed import feed_server
 from sandbox.outside import outside
 from sandbox.postgres import postgres_server
 from sandbox.reports import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 HISTORIES = (1, 10, 100)
+LINES_ON_BOTH = 1_000_000  # at most: all is built on two engines
 # As on a server that was set up for it: with checkpoints that a load of this size does not meet, and
 # no vacuum of what one tool has left while the next one is measured.
 SERVER = {"max_wal_size": "8GB", "checkpoint_timeout": "1h", "autovacuum": "off"}
@@ -94,9 +106,42 @@ def _clickhouse(options: argparse.Namespace) -> list[report.Section]:
 
 
 def _mart(options: argparse.Namespace) -> list[report.Section]:
-    with postgres_server(settings=SERVER) as server:
-        done = mart.compare(server, HISTORIES, options.mart_rows, options.rounds, _say)
-    return [mart.section(done)]
+    rows, rounds = options.mart_rows, options.rounds
+    with (
+        postgres_server(settings=SERVER) as server,
+        mart.warehouses(server, HISTORIES, rows) as made,
+    ):
+        done = histories.compare(made, mart.MODELS, rows, rounds, _say)
+    return [histories.section(done, "the telemetry models on PostgreSQL")]
+
+
+def _activity(options: argparse.Namespace) -> list[report.Section]:
+    rows, rounds = options.mart_rows, options.rounds
+    with activity.warehouses(HISTORIES, rows) as made:
+        done = histories.compare(made, activity.MODELS, rows, rounds, _say)
+    note = (
+        "The day is landed again before each build. The versions of the users' attributes are rewritten,"
+        " which grows with users."
+    )
+    return [histories.section(done, "the activity models on ClickHouse", note)]
+
+
+def _engines(options: argparse.Namespace) -> list[report.Section]:
+    rounds = min(options.order_rounds, options.rounds)
+    lines = min(options.order_lines, LINES_ON_BOTH)
+    with (
+        postgres_server(settings=SERVER) as postgres,
+        outside(
+            postgres,
+            types={"duration_ms": "double precision"},
+            reports_settings=Settings(running_looks=0),
+        ) as world,
+        clickhouse_server() as server,
+        feed_server(server) as feed,
+    ):
+        engines.fill(world, feed, options.rows, lines)
+        done = engines.compare(world, server, feed, options.rows, lines, rounds, _say)
+    return [engines.section(done)]
 
 
 def _orders(options: argparse.Namespace) -> list[report.Section]:
@@ -125,6 +170,8 @@ PARTS = {
     "airflow": _airflow,
     "orders": _orders,
     "clickhouse": _clickhouse,
+    "activity": _activity,
+    "engines": _engines,
 }
 
 

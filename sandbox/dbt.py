@@ -13,6 +13,8 @@ from dbt.cli.main import dbtRunner
 from dbt.contracts.graph.manifest import Manifest
 
 ROOT = Path(__file__).resolve().parent.parent
+# Models and the seeds that they read; not their tests.
+BUILT = ("--resource-type", "model", "--resource-type", "seed")
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from datetime import date, timedelta
 from typing import Any
 
 from sandbox.clickhouse import ClickhouseServer
-from sandbox.dbt import Project
+from sandbox.dbt import BUILT, Project
 from sandbox.feed import FeedServer, Row
 from tests.oracle.activity import activity_slices, differences, user_activity
-from tests.support.vitrina import BUILT, TABLES, Vitrina
+from tests.support.vitrina import TABLES, Vitrina
 
 DAY = timedelta(days=1)
 DOMAIN = "activity"

@@ -21,7 +21,7 @@ from psycopg.rows import dict_row
 
 from ingestion.cli import main as ingestion_main
 from sandbox.clickhouse import ClickhouseServer
-from sandbox.dbt import ROOT, Project, Run, environment
+from sandbox.dbt import BUILT, ROOT, Project, Run, environment
 from sandbox.outside import Outside
 
 # Audit columns differ from run to run by their nature.
@@ -59,10 +59,6 @@ TABLES = {
         "marts.activity_slices",
     ),
 }
-
-
-# Models and the seeds that they read; not their tests.
-BUILT = ("--resource-type", "model", "--resource-type", "seed")
 
 
 @contextmanager
