@@ -1,8 +1,9 @@
-"""The outside world for containers: APIs and S3 for other hosts, and a filled telemetry database.
+"""The outside world for containers: APIs and S3 for other hosts, a filled telemetry database, and a
+filled ClickHouse of the social app.
 
-`python -m sandbox.served` takes tokens, keys and TELEMETRY_DB_URL from the environment, where
-`sandbox.outside` makes them: here others have to know them before it starts. `docker-compose.yaml`
-runs it.
+`python -m sandbox.served` takes tokens, keys, TELEMETRY_DB_URL and FEED_CLICKHOUSE_URL from the
+environment, where `sandbox.outside` makes them: here others have to know them before it starts.
+`docker-compose.yaml` runs it.
 """
 
 import argparse
@@ -10,13 +11,19 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 import psycopg
 from psycopg import sql
+from pydantic import SecretStr
 
+from ingestion.clickhouse_source import read_address
+from ingestion.errors import UsageError
+from sandbox.clickhouse import ClickhouseRefusedError, ClickhouseServer
 from sandbox.crm import crm_server
+from sandbox.feed import TABLES, FeedServer
 from sandbox.lifetime import unwinding_on_termination
 from sandbox.outside import CRM_BALKS, DATA_SETS, REPORTS_BALK, DataSet, data_set
 from sandbox.reports import ReportsServer, reports_server
@@ -35,6 +42,7 @@ NEEDED = (
     "REPORTS_COHORT",
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
+    "FEED_CLICKHOUSE_URL",
 )
 
 
@@ -64,15 +72,50 @@ def fill(url: str, data: DataSet) -> int:
     return insert_events(url, data.events)
 
 
-def wait_for(url: str) -> None:
-    """Wait until the database answers. Raises ServedError when it does not within a minute."""
+def app_server(url: str) -> FeedServer:
+    """The social app's ClickHouse by its url. Raises UsageError when it is no url of one."""
+    address = read_address("FEED_CLICKHOUSE_URL", SecretStr(url))
+    password = address.password.get_secret_value()
+    server = ClickhouseServer(address.host, address.port, address.user, password)
+    return FeedServer(server, address.database)
+
+
+def fill_app(feed: FeedServer, data: DataSet) -> int:
+    """Make the app's tables anew and return their rows; those that are not the sandbox's are left alone.
+
+    Raises ServedError when a table is somebody else's.
+    """
+    feed.server.ask(f"create database if not exists {feed.database}")
+    for table in TABLES:
+        asked = (
+            "select comment from system.tables"
+            f" where database = '{feed.database}' and name = '{table}' format TSVRaw"
+        )
+        found = feed.ask(asked).decode().splitlines()
+        if found and found != [MARK]:
+            raise ServedError(f"{table} is there, and the sandbox did not make it: left alone")
+    feed.create()
+    for table in TABLES:
+        comment = MARK.replace("'", "\\'")
+        feed.ask(f"alter table {table} modify comment '{comment}'")
+    if data.app is None:
+        return 0
+    actions = feed.insert("feed_actions", data.app.all_actions())
+    return actions + feed.insert("message_actions", data.app.all_messages())
+
+
+def wait_for(what: str, ask: Callable[[], object], away: tuple[type[Exception], ...]) -> None:
+    """Wait until a server answers, its errors being `away` until then.
+
+    Raises ServedError when it does not within a minute.
+    """
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
-            psycopg.connect(url, connect_timeout=5).close()
-        except psycopg.OperationalError as error:
+            ask()
+        except away as error:
             if time.monotonic() > deadline:
-                raise ServedError(f"the telemetry database does not answer: {error}") from None
+                raise ServedError(f"{what} does not answer: {error}") from None
             time.sleep(LOOK_AGAIN_SECONDS)
         else:
             return
@@ -105,7 +148,7 @@ def order_source(data: DataSet, host: str, port: int, s3_port: int) -> Iterator[
 
 
 def main() -> int:
-    """Fill the telemetry database and serve the APIs and S3 until told to stop."""
+    """Fill the databases and serve the APIs and S3 until told to stop."""
     parser = argparse.ArgumentParser(prog="python -m sandbox.served", description=__doc__)
     parser.add_argument("--data", choices=DATA_SETS, default="recent")
     parser.add_argument("--host", default="127.0.0.1", help="where all of it listens")
@@ -119,9 +162,14 @@ def main() -> int:
         return 2
     data, url = data_set(options.data), os.environ["TELEMETRY_DB_URL"]
     try:
-        wait_for(url)
+        app = app_server(os.environ["FEED_CLICKHOUSE_URL"])
+        connect = partial(psycopg.connect, url, connect_timeout=5)
+        wait_for("the telemetry database", lambda: connect().close(), (psycopg.OperationalError,))
         print(f"telemetry database: {fill(url, data):,} events", flush=True)
-    except ServedError as error:
+        ping = partial(app.server.ask, "select 1")
+        wait_for("the social app's ClickHouse", ping, (OSError, ClickhouseRefusedError))
+        print(f"social app: {fill_app(app, data):,} actions and messages", flush=True)
+    except (ServedError, UsageError) as error:
         print(error, file=sys.stderr)
         return 1
     # The CRM's API is the last to listen: compose's health check looks at its port.

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,12 @@ import requests
 import yaml
 
 from sandbox.airflow import airflow_settings
+from sandbox.clickhouse import ClickhouseServer
 from sandbox.dbt import ROOT
+from sandbox.feed import TABLES, feed_server
 from sandbox.outside import Outside, data_set
 from sandbox.postgres import PostgresServer, postgres_server, tools
-from sandbox.served import MARK, ServedError, fill
+from sandbox.served import MARK, ServedError, app_server, fill, fill_app
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
@@ -167,7 +169,10 @@ def test_entry_points_run_natively(
     assert (tmp_path / "dbt" / "target" / "static_index.html").exists()
     with psycopg.connect(server.url("airflow")) as metadata:
         assert metadata.execute("select username from ab_user").fetchall() == [("admin",)]
-    served_natively(localised(environment_of("sandbox", dot_env), server, tmp_path))
+    with app_natively(environment_of("social", dot_env)) as port:
+        environment = localised(environment_of("sandbox", dot_env), server, tmp_path)
+        url = environment["FEED_CLICKHOUSE_URL"].replace("@social:8123", f"@127.0.0.1:{port}")
+        served_natively({**environment, "FEED_CLICKHOUSE_URL": url})
 
 
 def localised(environment: dict[str, str], server: PostgresServer, folder: Path) -> dict[str, str]:
@@ -196,6 +201,25 @@ def run(command: list[str], environment: Mapping[str, str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@contextmanager
+def app_natively(environment: dict[str, str]) -> Iterator[int]:
+    """The social app's container, on a free port."""
+    (port,) = free_ports(1)
+    _, *entry = SERVICES["social"]["entrypoint"]
+    entry[entry.index("8123")] = str(port)
+    process = subprocess.Popen(
+        [sys.executable, *entry],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        yield port
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
 def served_natively(environment: dict[str, str]) -> None:
     """The sandbox's container: its APIs answer on their ports, events and files are there."""
     entry = "python -m sandbox.served --host 0.0.0.0"
@@ -217,6 +241,10 @@ def served_natively(environment: dict[str, str]) -> None:
             count = source.execute("select count(*) from telemetry_events").fetchone()
         assert count is not None
         assert count[0] > 30_000
+        app = app_server(environment["FEED_CLICKHOUSE_URL"])
+        # The CRM's API, which answered, is the last to listen: all is filled by then.
+        assert int(app.ask("select count() from feed_actions")) > 1_000
+        assert int(app.ask("select count() from message_actions")) > 1_000
     finally:
         process.terminate()
         output, _ = process.communicate(timeout=30)
@@ -295,6 +323,24 @@ def test_the_sandbox_fills_its_own_table_anew_and_no_other(telemetry: str) -> No
         fill(telemetry, data)
     with psycopg.connect(telemetry) as connection:
         assert connection.execute("select count(*) from telemetry_events").fetchone() == found[:1]
+
+
+def test_the_sandbox_fills_its_own_app_anew_and_no_other(clickhouse: ClickhouseServer) -> None:
+    data = data_set("world")
+    with feed_server(clickhouse, "served") as theirs:
+        with pytest.raises(ServedError, match="left alone"):
+            fill_app(theirs, data)
+        theirs.ask("drop table feed_actions sync")
+        theirs.ask("drop table message_actions sync")
+        feed = app_server(theirs.url)
+        assert fill_app(feed, data) == fill_app(feed, data) > 10_000
+        comment = "select comment from system.tables where database = 'served' and name = '{}'"
+        for table in TABLES:
+            found = feed.ask(f"{comment.format(table)} format TSVRaw")
+            assert found.decode().strip() == MARK
+        feed.ask("alter table message_actions modify comment 'production'")
+        with pytest.raises(ServedError, match="message_actions is there"):
+            fill_app(feed, data)
 
 
 def test_the_cluster_is_what_its_configuration_says() -> None:
