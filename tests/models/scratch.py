@@ -21,6 +21,20 @@ from sandbox.clickhouse import ClickhouseServer
 from sandbox.dbt import ROOT, Project, Run
 from sandbox.postgres import PostgresServer
 
+
+def model(body: str, unit: str = "day", extra: str = "", **meta: str) -> str:
+    """A model that reads the hand-made table of its own name."""
+    values = ", ".join(f"'{k}': {v!r}" for k, v in {"unit": unit, **meta}.items())
+    return f"{{{{ config(meta={{{values}}}{', ' if extra else ''}{extra}) }}}}\n{body}"
+
+
+def reading(
+    source: str, unit: str = "day", extra: str = "", where: str = "{{ in_window('ds') }}"
+) -> str:
+    """One that reads the rows of a hand-made table."""
+    return model(f"select * from hand.{source} where {where}", unit, extra)
+
+
 # Processes forked from one that has imported dbt: a start of the command line takes seconds.
 _BESIDE = multiprocessing.get_context("forkserver")
 _BESIDE.set_forkserver_preload(["sandbox.dbt", "dbt.adapters.postgres"])

@@ -23,8 +23,7 @@ import pytest
 
 from sandbox.clickhouse import ClickhouseServer
 from sandbox.dbt import ROOT
-from tests.models.scratch import ClickhouseScratch, clickhouse_scratch
-from tests.models.test_materialization import model, reading
+from tests.models.scratch import ClickhouseScratch, clickhouse_scratch, model, reading
 from tests.models.test_replacement import ABC, KEYS, MACROS, PERIODS, TOUCHED
 
 D1, D2, D4 = date(2024, 12, 2), date(2024, 12, 3), date(2024, 12, 5)

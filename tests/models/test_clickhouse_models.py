@@ -14,8 +14,7 @@ import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 
 from sandbox.clickhouse import ClickhouseServer
-from tests.models.scratch import ClickhouseScratch, clickhouse_scratch
-from tests.models.test_materialization import model, reading
+from tests.models.scratch import ClickhouseScratch, clickhouse_scratch, model, reading
 
 D1, D2 = date(2024, 12, 2), date(2024, 12, 3)
 ROWS = "('2024-12-02', 1), ('2024-12-03', 2), ('2024-12-03', 3)"

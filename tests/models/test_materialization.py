@@ -1,10 +1,13 @@
-"""macros/incremental: what a run replaces, and what survives it, on hand-made tables."""
+"""macros/incremental on PostgreSQL alone: leaves, locks, grants, hooks, and who works at the same time.
+
+What a run replaces, on every engine, is in test_replacement.py.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from datetime import date, timedelta
+from datetime import date
 from threading import Event, Thread
 from typing import Any
 
@@ -12,54 +15,18 @@ import psycopg
 import pytest
 
 from sandbox.postgres import PostgresServer
-from tests.models.scratch import Scratch, scratch
+from tests.models.scratch import Scratch, model, reading, scratch
 
 D1, D2, D3, D4 = (date(2024, 12, n) for n in (2, 3, 4, 5))
 # 54 characters: what is derived from it passes PostgreSQL's 63, and the two differ at the end only.
 LONG = "a_name_as_long_as_a_name_of_a_model_may_be_and_longer"
 READERS = "{'select': ['readers']}"
-
-
-def model(body: str, unit: str = "day", extra: str = "", **meta: str) -> str:
-    """A model that reads the hand-made table of its own name."""
-    values = ", ".join(f"'{k}': {v!r}" for k, v in {"unit": unit, **meta}.items())
-    return f"{{{{ config(meta={{{values}}}{', ' if extra else ''}{extra}) }}}}\n{body}"
-
-
-def reading(
-    source: str, unit: str = "day", extra: str = "", where: str = "{{ in_window('ds') }}"
-) -> str:
-    return model(f"select * from hand.{source} where {where}", unit, extra)
-
-
-PERIODS = """
-select period_name, period_id, count(*) as rows_cnt
-from hand.{name}
-cross join lateral (values
-    ('weekly', cast(date_trunc('week', ds) as date)),
-    ('monthly', cast(date_trunc('month', ds) as date))
-) as periods (period_name, period_id)
-where {where}
-group by period_name, period_id
-"""
-TOUCHED = "select k, l from hand.key where {{ in_window('ds') }}"
-KEYS = """
-select k, l, sum(n) as total from hand.key
-where gone is null and (1 = {{ 1 if window_days() is none else 0 }} or (k, l) in (
-    select k, l from hand.key where {{ in_window('ds') }}
-))
-group by k, l
-"""
 BOTH = "{'relation': true, 'columns': true}"
 MODELS = {
     "basic": reading("basic"),
     "days": reading("days"),
     "leaky": reading("leaky", where="true"),
     "other_kind": reading("other_kind"),
-    "whole": reading("whole", "whole", where="true"),
-    "period": model(PERIODS.format(name="period", where="{{ in_window_periods() }}"), "period"),
-    "period_leaky": model(PERIODS.format(name="period", where="true"), "period"),
-    "key": model(KEYS, "key", "unique_key=['k', 'l']", touched_keys=TOUCHED),
     "contract": model(
         "select late, note, ds, id from hand.contract where {{ in_window('ds') }}",
         extra="contract={'enforced': true}, on_schema_change='append_new_columns'",
@@ -78,43 +45,18 @@ MODELS = {
         "select ds, cast(current_setting('vitrina.n') as int) as n from hand.basic",
         extra="sql_header=\"set local vitrina.n = '7'\"",
     ),
-    "self": model(
-        "select ds, {{ 1 if is_incremental() else 0 }} as again,"
-        "{% if is_incremental() %}(select count(*) from {{ this }}){% else %}0{% endif %} as seen"
-        " from hand.basic where {{ in_window('ds') }}"
-    ),
     LONG + "_1": reading("basic"),
     LONG + "_2": reading("basic"),
-    "quoted": model(
-        'select ds, id as "Id", note as "a b" from hand.basic where {{ in_window(\'ds\') }}',
-        extra="alias='Mixed Case'",
-    ),
-    "many": reading("many"),
     "slow": model(
         "select slow.ds, slow.id from hand.slow, lateral (select pg_sleep(hand.pause()), slow.id) as nap"
         " where {{ in_window('slow.ds') }}"
     ),
-    "textual": model("select cast(ds as text) as ds from hand.basic"),
-    "dayless": model("select id from hand.basic"),
-    "unitless": "select 1 as n",
     "base_view": "{{ config(materialized='view') }} select * from hand.base_view",
     "made_first": reading("basic"),
 }
-MODES = [
-    ("ignore", "day"),
-    ("fail", "day"),
-    ("append_new_columns", "day"),
-    ("sync_all_columns", "day"),
-    ("append_new_columns", "whole"),
-    ("sync_all_columns", "whole"),
-]
-for mode, unit in MODES:
-    MODELS[f"{mode}_{unit}"] = reading(
-        f"{mode}_{unit}",
-        unit,
-        f"on_schema_change='{mode}'",
-        "{{ in_window('ds') }}" if unit == "day" else "true",
-    )
+for unit, where in ("day", "{{ in_window('ds') }}"), ("whole", "true"):
+    sync = "on_schema_change='sync_all_columns'"
+    MODELS[f"synced_{unit}"] = reading(f"synced_{unit}", unit, sync, where)
 YML = """
 version: 2
 models:
@@ -176,6 +118,14 @@ def kind(dbt: Scratch, name: str) -> Any:
     return dbt.sql("select relkind from pg_class where oid = to_regclass(%s)", f"marts.{name}")
 
 
+def columns(dbt: Scratch, name: str) -> str:
+    (found,) = dbt.sql(
+        "select string_agg(attname, ',' order by attnum) from pg_attribute"
+        f" where attrelid = 'marts.{name}'::regclass and attnum > 0 and not attisdropped"
+    )
+    return str(found[0])
+
+
 def litter(dbt: Scratch) -> list[Any]:
     """What a run should have taken away."""
     return dbt.sql(
@@ -210,18 +160,6 @@ def test_exactly_the_windows_days_are_replaced(dbt: Scratch) -> None:
     assert leaves(dbt, "days") == {}
 
 
-def test_a_first_build_of_a_window_and_then_of_the_rest(dbt: Scratch) -> None:
-    dbt.run("basic", days=[D2])
-    assert dbt.rows("marts.basic", "id") == [(2,), (3,)]
-    dbt.run("basic", days=[D1, D3])
-    assert list(leaves(dbt, "basic")) == [str(D2), str(D1)]
-    dbt.run("basic")
-    assert dbt.rows("marts.basic") == dbt.rows("hand.basic")
-    dbt.run("basic", "--full-refresh")
-    assert dbt.rows("marts.basic") == dbt.rows("hand.basic")
-    assert litter(dbt) == []
-
-
 def test_a_row_of_another_day_fails_and_leaves_everything(dbt: Scratch) -> None:
     hand(dbt, "leaky", "('2024-12-02', 1), ('2024-12-03', 2)")
     dbt.run("leaky")
@@ -238,109 +176,15 @@ def test_a_row_of_another_day_fails_and_leaves_everything(dbt: Scratch) -> None:
     assert litter(dbt) == []
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("textual", "asks for a column ds of type date, not text"),
-        ("dayless", "asks for a column ds of type date, not a model without ds"),
-        ("unitless", "meta.unit is day, period, key or whole"),
-    ],
-)
-def test_what_can_not_be_replaced_is_refused(dbt: Scratch, name: str, message: str) -> None:
-    assert message in dbt.refuse(name)
-    assert kind(dbt, name) == []
-
-
-@pytest.mark.parametrize(
-    "made",
-    ["table", "view", "materialized view"],
-)
-def test_another_kind_is_rebuilt_but_not_for_a_window(dbt: Scratch, made: str) -> None:
-    """A table that was not replaced by days: other days than the window's would be lost."""
-    dbt.sql("drop table if exists hand.other_kind cascade")
+def test_a_materialized_view_is_rebuilt_but_not_for_a_window(dbt: Scratch) -> None:
     hand(dbt, "other_kind", "('2024-12-02', 1), ('2024-12-03', 2)")
     dbt.run("made_first", "--full-refresh")
-    dbt.sql("drop table if exists marts.other_kind")
-    dbt.sql(f"create {made} marts.other_kind as select * from hand.other_kind")
+    dbt.sql("create materialized view marts.other_kind as select * from hand.other_kind")
     assert "--full-refresh" in dbt.refuse("other_kind", days=[D1])
     assert len(dbt.rows("marts.other_kind")) == 2
     dbt.run("other_kind")
     assert kind(dbt, "other_kind") == [("p",)]
     assert dbt.rows("marts.other_kind") == dbt.rows("hand.other_kind")
-
-
-def test_four_hundred_days_in_one_transaction(dbt: Scratch) -> None:
-    """The locks that a transaction may hold are the limit (docs: max_locks_per_transaction)."""
-    dbt.sql(
-        "create table hand.many as select date '2023-12-01' + n as ds, n as id from generate_series(0, 399) n"
-    )
-    dbt.run("many")
-    dbt.run("many", "--full-refresh")
-    assert dbt.rows("marts.many") == dbt.rows("hand.many")
-    first = date(2023, 12, 1)
-    dbt.run("many", days=[first + timedelta(days=n) for n in range(400)])
-    assert len(leaves(dbt, "many")) == 400
-    assert dbt.rows("marts.many") == dbt.rows("hand.many")
-
-
-# Other units
-
-
-def test_a_whole_table_is_replaced_whatever_the_window(dbt: Scratch) -> None:
-    hand(dbt, "whole", "('2024-12-02', 1), ('2024-12-03', 2)")
-    dbt.run("made_first")
-    dbt.sql("create view marts.whole as select 1 as n")
-    dbt.run("whole", days=[D1])
-    assert kind(dbt, "whole") == [("r",)]
-    dbt.sql("update hand.whole set id = 5; delete from hand.whole where ds = '2024-12-02'")
-    dbt.run("whole", days=[D1])
-    assert dbt.rows("marts.whole") == dbt.rows("hand.whole")
-
-
-def test_periods_over_a_year_end(dbt: Scratch) -> None:
-    hand(dbt, "period", "('2024-12-29'), ('2024-12-31'), ('2025-01-01'), ('2025-02-03')", "ds date")
-    dec, jan, feb = date(2024, 12, 1), date(2025, 1, 1), date(2025, 2, 1)
-    week, before, later = date(2024, 12, 30), date(2024, 12, 23), date(2025, 2, 3)
-    rest = [("monthly", feb, 1), ("weekly", later, 1)]
-    dbt.run("period")
-    december = [("monthly", dec, 2), ("weekly", before, 1)]
-    january = [("monthly", jan, 1), ("weekly", week, 2)]
-    assert dbt.rows("marts.period") == sorted([*rest, *december, *january], key=str)
-    # All of it changes, but the days of the window touch December and the week over the year's end.
-    dbt.sql("insert into hand.period select ds from hand.period")
-    dbt.run("period", days=["2024-12-31"])
-    half = [("monthly", dec, 4), ("weekly", before, 1), ("monthly", jan, 1), ("weekly", week, 4)]
-    assert dbt.rows("marts.period") == sorted([*rest, *half], key=str)
-    # An emptied period is gone.
-    dbt.sql("delete from hand.period where ds > '2025-01-31'")
-    dbt.run("period", days=["2025-02-03"])
-    assert dbt.rows("marts.period") == sorted(half, key=str)
-    # A row of a period that the window does not touch would be there twice.
-    assert "outside the window: " in dbt.refuse("period_leaky", days=["2024-12-31"])
-    dbt.run("period", "--full-refresh", days=["2024-12-31"])
-    whole = [("monthly", dec, 4), ("weekly", before, 2), ("monthly", jan, 2), ("weekly", week, 4)]
-    assert dbt.rows("marts.period") == sorted(whole, key=str)
-
-
-def test_keys_that_the_window_touches(dbt: Scratch) -> None:
-    columns = "ds date, k text, l int, n int, gone bool"
-    hand(
-        dbt,
-        "key",
-        "('2024-12-02', 'a', 1, 10), ('2024-12-03', 'a', 1, 1), ('2024-12-03', 'a', 2, 2),"
-        "('2024-12-02', 'b', 1, 3)",
-        columns,
-    )
-    dbt.run("key")
-    assert dbt.rows("marts.key") == [("a", 1, 11), ("a", 2, 2), ("b", 1, 3)]
-    dbt.sql("update hand.key set n = n + 100; update hand.key set gone = true where l = 2")
-    dbt.run("key", days=[D2])
-    # (a, 1) is computed over all its days, (a, 2) has vanished, (b, 1) was not touched.
-    assert dbt.rows("marts.key") == [("a", 1, 211), ("b", 1, 3)]
-    dbt.run("key", days=[D2, D1])
-    assert dbt.rows("marts.key") == [("a", 1, 211), ("b", 1, 103)]
-    dbt.run("key", "--full-refresh", days=[D3])
-    assert dbt.rows("marts.key") == [("a", 1, 211), ("b", 1, 103)]
 
 
 # What dbt promises of its models
@@ -399,43 +243,17 @@ def test_descriptions_are_comments(dbt: Scratch) -> None:
         assert comments == [('What it\'s "about".', "A 'number'.")]
 
 
-@pytest.mark.parametrize(("mode", "unit"), MODES)
-def test_on_schema_change(dbt: Scratch, mode: str, unit: str) -> None:
-    name = f"{mode}_{unit}"
+@pytest.mark.parametrize("unit", ["day", "whole"])
+def test_a_columns_new_type_is_synced(dbt: Scratch, unit: str) -> None:
+    name = f"synced_{unit}"
     hand(dbt, name, "('2024-12-02', 1), ('2024-12-03', 2)")
     dbt.run(name)
-    before = dbt.rows(f"marts.{name}")
-    dbt.sql(f"alter table hand.{name} add column extra int default 5, drop column note")
-    if mode in ("ignore", "fail"):
-        message = dbt.refuse(name, days=[D2])
-        assert ("out of sync" if mode == "fail" else 'column "note" does not exist') in message
-        assert dbt.rows(f"marts.{name}") == before
-        dbt.run(name, "--full-refresh")
-        assert columns(dbt, name) == "ds,id,extra"
-        return
+    dbt.sql(f"alter table hand.{name} alter column id type bigint")
     dbt.run(name, days=[D2])
-    # Of a table replaced by days, only the days built since then have the new column's values.
-    old = None if unit == "day" else 5
-    if mode == "sync_all_columns":
-        assert columns(dbt, name) == "ds,id,extra"
-        assert dbt.rows(f"marts.{name}") == [(D1, 1, old), (D2, 2, 5)]
-        dbt.sql(f"alter table hand.{name} alter column id type bigint")
-        dbt.run(name, days=[D2])
-        assert dbt.sql(f"select pg_typeof(id)::text, id from marts.{name} order by id") == [
-            ("bigint", 1),
-            ("bigint", 2),
-        ]
-    else:
-        assert columns(dbt, name) == "ds,id,note,extra"
-        assert dbt.rows(f"marts.{name}") == [(D1, 1, None, old), (D2, 2, None, 5)]
-
-
-def columns(dbt: Scratch, name: str) -> str:
-    (found,) = dbt.sql(
-        "select string_agg(attname, ',' order by attnum) from pg_attribute"
-        f" where attrelid = 'marts.{name}'::regclass and attnum > 0 and not attisdropped"
-    )
-    return str(found[0])
+    assert dbt.sql(f"select pg_typeof(id)::text, id from marts.{name} order by id") == [
+        ("bigint", 1),
+        ("bigint", 2),
+    ]
 
 
 def test_indexes_are_on_every_leaf_and_made_before_anyone_waits(dbt: Scratch) -> None:
@@ -467,14 +285,6 @@ def test_the_header_holds_for_every_statement(dbt: Scratch) -> None:
     assert {n for _, n in dbt.rows("marts.headed")} == {7}
 
 
-def test_is_incremental_and_this(dbt: Scratch) -> None:
-    dbt.run("self", days=[D1])
-    dbt.run("self", days=[D2, D4])
-    assert dbt.rows("marts.self") == [(D1, 0, 0), *[(D2, 1, 1)] * 2, (D4, 1, 1)]
-    dbt.run("self", "--full-refresh")
-    assert {row[1:] for row in dbt.rows("marts.self")} == {(0, 0)}
-
-
 def test_long_names_do_not_meet(dbt: Scratch) -> None:
     """The table, its leaves and what a run makes beside it are cut at 63, never to one name."""
     for _ in range(2):
@@ -484,15 +294,6 @@ def test_long_names_do_not_meet(dbt: Scratch) -> None:
         found = dbt.sql(f"select * from marts.{LONG}_{n} order by id")
         assert found == dbt.sql("select * from hand.basic order by id")
         assert len(leaves(dbt, f"{LONG}_{n}")) == 3
-
-
-def test_upper_case_and_blanks_in_names(dbt: Scratch) -> None:
-    for flags, days in ((), [D1]), ((), [D1, D2, D4]), (("--full-refresh",), None), ((), [D2]):
-        dbt.run("quoted", *flags, days=days)
-    assert dbt.sql('select "Id", "a b" from marts."Mixed Case" order by "Id"') == dbt.sql(
-        "select id, note from hand.basic order by id"
-    )
-    assert len(leaves(dbt, "Mixed Case")) == 3
 
 
 def test_a_developers_copies_are_apart(

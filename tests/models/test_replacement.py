@@ -7,8 +7,7 @@ from datetime import date, timedelta
 
 import pytest
 
-from tests.models.scratch import AnyScratch, clickhouse_scratch, scratch
-from tests.models.test_materialization import model, reading
+from tests.models.scratch import AnyScratch, clickhouse_scratch, model, reading, scratch
 
 D1, D2, D3, D4 = (date(2024, 12, n) for n in (2, 3, 4, 5))
 ABC = "('2024-12-02', 1, 'a'), ('2024-12-03', 2, 'b'), ('2024-12-03', 3, null), ('2024-12-05', 4, 'd')"
