@@ -1,20 +1,35 @@
 {#- Query: new, returning and refunding customers by period, and by more columns if these are named.
     The one definition of both retention marts (SPEC.md section 2).
 
-    `sales` is a step with the columns of f_sales. One pass over it puts each row into its week and its
-    month, those that are asked for; a row a customer and period is then all that the measures need.
-    Rows without a customer are in no measure and keep their period's row. -#}
+    `sales` is a step with the columns of f_sales. One pass over it makes a row a customer and day, a
+    twentieth of the lines; each such row goes into its week and its month, and a row a customer and
+    period is then all that the measures need. Rows without a customer are in no measure and keep their
+    period's row. -#}
 {% macro customer_retention(sales, by=[]) -%}
 {%- set keys = by | join(', ') ~ (', ' if by) -%}
-dated as (
+days as (
 
     select
         {{ keys }}customer_id,
-        status,
-        payment_amount,
         {{ week_start('ds') }} as week_start,
-        {{ month_start('ds') }} as month_start
-    from {{ sales }}
+        {{ month_start('ds') }} as month_start,
+        shipped_cnt,
+        refunded_cnt,
+        revenue
+    from (
+        select
+            {{ keys }}customer_id,
+            ds,
+            {%- for status in ['shipped', 'refunded'] %}
+            cast(
+                count(case when status = '{{ status }}' and customer_id is not null then 1 end)
+                as {{ dbt.type_int() }}
+            ) as {{ status }}_cnt,
+            {%- endfor %}
+            sum(payment_amount) as revenue
+        from {{ sales }}
+        group by {{ keys }}customer_id, ds
+    ) as customer_days
 
 ),
 
@@ -29,12 +44,13 @@ kinds as (
 placed as (
 
     select
-        {{ keys }}dated.customer_id,
-        dated.status,
-        dated.payment_amount,
+        {{ keys }}days.customer_id,
+        days.shipped_cnt,
+        days.refunded_cnt,
+        days.revenue,
         kinds.period_name,
-        case when kinds.period_name = 'weekly' then dated.week_start else dated.month_start end as period_id
-    from dated
+        case when kinds.period_name = 'weekly' then days.week_start else days.month_start end as period_id
+    from days
     cross join kinds
 
 ),
@@ -45,9 +61,9 @@ customers as (
         {{ keys }}customer_id,
         period_name,
         period_id,
-        sum(case when status = 'shipped' and customer_id is not null then 1 else 0 end) as shipped_cnt,
-        sum(case when status = 'refunded' and customer_id is not null then 1 else 0 end) as refunded_cnt,
-        sum(payment_amount) as revenue
+        sum(shipped_cnt) as shipped_cnt,
+        sum(refunded_cnt) as refunded_cnt,
+        sum(revenue) as revenue
     from placed
     where {{ in_window_periods() }}
     group by {{ keys }}customer_id, period_name, period_id
