@@ -1,18 +1,21 @@
 """Delivered CSV files into PostgreSQL.
 
-A file streams as bytes into `COPY` of a temporary table of texts, whose checks allow what needs no
-second look; one statement then types the rows into new leaves. Only when one of the two refuses is
-the file read again: its rows are judged in SQL, and if its lines are malformed, told apart in Python.
-docs/decisions/0008-landing-orders.md says why.
+What needs no second look streams as bytes into `COPY` of the day's leaf. Any other file goes through
+a temporary table of texts, where what can't be used is set aside in SQL, and one statement a day
+types the rest; only malformed lines are told apart in Python. docs/decisions/0008-landing-orders.md
+says why.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from typing import LiteralString
 from zoneinfo import ZoneInfo
 
@@ -27,32 +30,21 @@ from ingestion.csv_files import (
     told_apart,
     whole_records,
 )
+from ingestion.csv_usual import DayRuns, UnusualError, day_runs, usual_records
 from ingestion.sinks import DeliveredFile, LandedFile, Slot
+from ingestion.sinks._postgres_tables import LEAVES, RAW, TYPES, definition, listed
 from ingestion.tables import Field, FileTable, Kind
 
 log = logging.getLogger(__name__)
 
-RAW = "raw"
-LEAVES = "raw_days"
 # From here on an index that is made at the end is cheaper than one that is kept up.
 MANY_COPIES = 100_000
 JUDGED = ("line_no", "_reason", "_payload", "_encoding")
 
-NUMERIC: dict[Kind, LiteralString] = {
-    Kind.QUANTITY: "numeric(18,3)",
-    Kind.MONEY: "numeric(18,2)",
-}
+NUMERIC = {kind: TYPES[kind] for kind in (Kind.QUANTITY, Kind.MONEY)}
 # PostgreSQL reads more as an instant than ISO 8601: `yesterday`, or 02/03/2024 in the order that a
-# setting says. This is what we take, and with it the usual shapes that need no regular expression.
+# setting says. This is what we take.
 INSTANT = r"^\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d(:?\d\d)?)?)?$"
-USUAL_INSTANTS = (
-    "____-__-__T__:__:__",
-    "____-__-__ __:__:__",
-    "____-__-__T__:__:__.______",
-    "____-__-__ __:__:__.______",
-    "____-__-__",
-)
-USUAL_SIGNS = ("--T::", "-- ::", "--T::.", "-- ::.", "--")
 # Likewise it knows hexadecimal numbers, and underscores between digits.
 NUMBER = r"^ *[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)? *$"
 UTC_TEXT = "YYYY-MM-DD HH24:MI:SS.US"
@@ -64,8 +56,25 @@ MALFORMED = (
 )
 
 Names = Mapping[str, sql.Composable]
-Place = tuple[int, int]
-Span = tuple[date, int, Place, Place]
+# Rows, records that can't be used, rows by day.
+Staged = tuple[int, int, dict[date, int]]
+
+
+class _Usual:
+    """Looks at blocks of records on their way: `is_all` says whether all of them were usual."""
+
+    def __init__(self, pattern: re.Pattern[bytes] | None) -> None:
+        self._pattern = pattern
+
+    @property
+    def is_all(self) -> bool:
+        return self._pattern is not None
+
+    def passing(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
+        for block in blocks:
+            if self._pattern is not None and not self._pattern.fullmatch(block):
+                self._pattern = None
+            yield block
 
 
 class FileLoader:
@@ -158,25 +167,25 @@ class FileLoader:
 
     def _staged(
         self, table: FileTable, names: Names, file: DeliveredFile, zone: ZoneInfo
-    ) -> tuple[int, int, dict[date, int]]:
+    ) -> Staged:
         """Have the typed rows of a file staged: how many, how many are not, and rows by day.
 
         Each way is tried within a savepoint; the next one is slower and refuses less.
         """
-        ways: list[tuple[Callable[[], int], bool]] = [
-            (partial(self._straight, table, file), True),
-            (partial(self._judged, table, file, is_malformed=False), False),
-            (partial(self._judged, table, file, is_malformed=True), False),
+        by_way_of_texts = partial(self._by_way_of_texts, table, names, file, zone)
+        ways: list[Callable[[], Staged]] = [
+            partial(self._straight, table, names, file),
+            partial(by_way_of_texts, is_trusted=True),
+            by_way_of_texts,
+            partial(by_way_of_texts, is_malformed=True),
         ]
         while True:
-            way, is_usual = ways.pop(0)
+            way = ways.pop(0)
             try:
                 with self._connection.transaction():
-                    quarantined = way()
-                    values = _values(table, names, zone, is_usual=is_usual)
-                    rows, days = self._typed(table, {**names, **values})
-                    self._execute("drop table delivered", {})
-                    return rows, quarantined, days
+                    return way()
+            except UnusualError as error:
+                log.info("%s goes by way of texts: %s", file.url, error)
             except MALFORMED as error:
                 if not ways:
                     raise
@@ -186,24 +195,89 @@ class FileLoader:
                 if not ways:
                     raise
                 log.info("%s: not all of it can be used (%s)", file.url, _brief(error))
+                del ways[:-2]
 
-    def _straight(self, table: FileTable, file: DeliveredFile) -> int:
-        """Copy a file that needs no second look; the checks refuse any other."""
+    def _straight(self, table: FileTable, names: Names, file: DeliveredFile) -> Staged:
+        """Copy usual records into the leaves of their days. Raises UnusualError for any other."""
         content = self._opened(table, file)
-        self._create_delivered(table, content, checked=True)
-        self._copy(_cells(table, content), _cells(table, content), whole_records(content.body))
-        return 0
+        runs = day_runs(table, content.columns)
+        if runs is None:
+            raise UnusualError("its records have no identity of their own")
+        self._execute("create temp sequence line_numbers cache 10000", {})
+        days: dict[date, int] = {}
+        for day, parts in groupby(runs.of(content.body), key=itemgetter(0)):
+            leaf = {**names, **_leaf(table, day), "kept": listed(runs.columns)}
+            if day not in days:
+                self._create_leaf(table, leaf, _given(table, runs, leaf))
+            copy_in = sql.SQL(
+                "copy {staged_leaf} ({kept})"
+                " from stdin (format csv, null '', force_null ({kept}), encoding 'UTF8')"
+            ).format(**leaf)
+            with self._connection.cursor() as cursor:
+                with cursor.copy(copy_in) as copy:
+                    for _, records in parts:
+                        copy.write(records)
+                days[day] = days.get(day, 0) + cursor.rowcount
+        for day in days:
+            self._own_columns(table, {**names, **_leaf(table, day)}, runs)
+        self._execute("drop sequence line_numbers", {})
+        return sum(days.values()), 0, days
 
-    def _judged(self, table: FileTable, file: DeliveredFile, *, is_malformed: bool) -> int:
-        """Copy a file and set aside what can't be used; returns how many records that are."""
+    def _create_leaf(self, table: FileTable, leaf: Names, given: Names) -> None:
+        """A leaf into which records go as they are, with what is given by itself."""
+        definitions = [
+            sql.SQL("{} {}").format(definition(c), given.get(c.name, sql.SQL("")))
+            for c in table.columns
+        ]
+        self._execute(
+            # The check spares the attachment a scan while readers wait.
+            "create table {staged_leaf} ({definitions}, constraint ds_is check (ds = {day}))",
+            {**leaf, "definitions": sql.SQL(", ").join(definitions)},
+        )
+
+    def _own_columns(self, table: FileTable, leaf: Names, runs: DayRuns) -> None:
+        """Let a leaf's columns be as its parent's."""
+        assert table.identity is not None
+        clauses = [
+            sql.SQL("alter {} drop {}").format(
+                sql.Identifier(name),
+                sql.SQL("expression" if name == table.identity.name else "default"),
+            )
+            for name in _given(table, runs, leaf)
+        ]
+        self._execute(
+            "alter table {staged_leaf} {clauses}",
+            {**leaf, "clauses": sql.SQL(", ").join(clauses)},
+        )
+
+    def _by_way_of_texts(
+        self,
+        table: FileTable,
+        names: Names,
+        file: DeliveredFile,
+        zone: ZoneInfo,
+        *,
+        is_trusted: bool = False,
+        is_malformed: bool = False,
+    ) -> Staged:
+        """Copy a file and set aside what can't be used; `is_trusted` does so only if there is a
+        record that is not usual."""
         content = self._opened(table, file)
         cells = _cells(table, content)
-        self._create_delivered(table, content, checked=False)
+        self._create_delivered(table, content)
+        seen = _Usual(usual_records(table, content.columns) if is_trusted else None)
         if is_malformed:
             records = told_apart(file.url, content.body, len(content.columns))
             self._copy((*JUDGED, *cells), cells, judged_lines(records, len(cells)))
         else:
-            self._copy(cells, cells, whole_records(content.body))
+            self._copy(cells, cells, seen.passing(whole_records(content.body)))
+        quarantined = 0 if seen.is_all else self._set_aside(table, file, content)
+        values = _values(table, names, zone, is_usual=seen.is_all)
+        rows, days = self._typed(table, {**names, **values})
+        return rows, quarantined, days
+
+    def _set_aside(self, table: FileTable, file: DeliveredFile, content: CsvFile) -> int:
+        """Take what can't be used out of `delivered`; returns how many records that are."""
         keys = sql.SQL(", ").join(map(sql.Literal, content.columns))
         count = self._execute(
             "with bad as (delete from delivered where {reason} is not null returning *)"
@@ -215,7 +289,7 @@ class FileLoader:
                 "reason": _reason(table.fields),
                 "url": sql.Literal(file.url),
                 "keys": keys,
-                "cells": _listed(cells),
+                "cells": listed(_cells(table, content)),
             },
         ).rowcount
         keep_found(self._connection, self._source)
@@ -228,33 +302,22 @@ class FileLoader:
             log.info("%s: columns that the contract does not know: %s", file.url, unknown)
         return content
 
-    def _create_delivered(self, table: FileTable, content: CsvFile, *, checked: bool) -> None:
+    def _create_delivered(self, table: FileTable, content: CsvFile) -> None:
         """Make the temporary table of a file's texts: contract columns, known to it or not, and the
-        others; `checked` lets nothing in that needs a second look."""
+        others."""
         create_found(self._connection)
-        definitions = [
-            sql.SQL("{} text {}").format(
-                sql.Identifier(field.name), _check(field) if checked else sql.SQL("")
-            )
-            for field in table.fields
-        ]
-        known = {field.name for field in table.fields}
-        definitions += [
-            sql.SQL("{} text").format(sql.Identifier(cell))
-            for cell in _cells(table, content)
-            if cell not in known
-        ]
+        cells = dict.fromkeys([*(field.name for field in table.fields), *_cells(table, content)])
         self._execute(
             "create temp table delivered ("
             "line_no bigint generated by default as identity (cache 10000),"
             " _reason text, _payload text, _encoding text, {definitions}) on commit drop",
-            {"definitions": sql.SQL(", ").join(definitions)},
+            {"definitions": _each("{} text", cells)},
         )
 
     def _copy(self, columns: Iterable[str], cells: Iterable[str], blocks: Iterable[bytes]) -> None:
         statement = sql.SQL(
             "copy delivered ({}) from stdin (format csv, null '', force_null ({}), encoding 'UTF8')"
-        ).format(_listed(columns), _listed(cells))
+        ).format(listed(columns), listed(cells))
         with self._connection.cursor() as cursor, cursor.copy(statement) as copy:
             for block in blocks:
                 copy.write(block)
@@ -262,27 +325,26 @@ class FileLoader:
     def _typed(self, table: FileTable, names: Names) -> tuple[int, dict[date, int]]:
         """Type the rows of `delivered` into `staged`, and from there into a leaf a day.
 
-        A day's rows are read from the range of the table that they are in. Routing each row to a
-        partition takes longer than writing it twice, and partitions in their thousands far longer.
+        They are in the order of their days, each of which is read from its range of the table.
+        Routing each row to a partition takes longer than writing it twice, and partitions in their
+        thousands far longer.
         """
         self._execute("create temp table staged (like {raw}) on commit drop", names)
         rows = self._execute(
-            "insert into staged ({columns}) select {values} from delivered", names
+            "insert into staged ({columns}) select {values} from delivered {in_order}",
+            {
+                **names,
+                "in_order": sql.SQL("" if table.identity is None else "order by {ds}").format(
+                    **names
+                ),
+            },
         ).rowcount
+        self._execute("drop table delivered", {})
         if table.identity is None:
             return rows, {}
-        spans = self._spans()
-        # Days that lie scattered over the file would all be looked for in all of it.
-        pages = max((last[0] for *_, last in spans), default=0) + 1
-        read = sum(last[0] - first[0] + 1 for _, _, first, last in spans)
-        if read > 2 * pages + len(spans):
-            self._execute(
-                "create temp table sorted (like {raw}) on commit drop;"
-                "insert into sorted select * from staged order by ds;"
-                "drop table staged; alter table sorted rename to staged",
-                names,
-            )
-            spans = self._spans()
+        spans = self._execute(
+            "select ds, count(*), min(ctid)::text, max(ctid)::text from staged group by ds", {}
+        ).fetchall()
         for day, _, first, last in spans:
             # The check spares the attachment a scan while readers wait.
             self._execute(
@@ -293,19 +355,12 @@ class FileLoader:
                 {
                     **names,
                     **_leaf(table, day),
-                    "first": sql.Literal("({},{})".format(*first)),
-                    "last": sql.Literal("({},{})".format(*last)),
+                    "first": sql.Literal(first),
+                    "last": sql.Literal(last),
                 },
             )
         self._execute("drop table staged", {})
         return rows, {day: count for day, count, _, _ in spans}
-
-    def _spans(self) -> list[Span]:
-        """The days of `staged`: rows, and from which place to which they are."""
-        found = self._execute(
-            "select ds, count(*), min(ctid)::text, max(ctid)::text from staged group by ds", {}
-        )
-        return [(day, rows, _place(first), _place(last)) for day, rows, first, last in found]
 
     # --- in the place of what the slot had ------------------------------------------------------
 
@@ -344,13 +399,14 @@ class FileLoader:
             changed.update(day for (day,) in found)
             self._execute("drop table touched", names)
         else:
-            self._execute("delete from {copies}", names)
+            # Whoever reads it waits for its index anyway.
+            self._execute("truncate {copies}" if in_bulk else "delete from {copies}", names)
         for day in days:
             # Day by day: groups of this size stay in the cache.
             self._execute(
                 "insert into {copies} ({identity}, ds, slot_kind, slot_date, last_line_no)"
-                " select {identity}, ds, slot_kind, slot_date, max(line_no) from {staged_leaf}"
-                " group by {identity}, ds, slot_kind, slot_date",
+                " select {identity}, {day}, {slot_kind}, {slot_date}, max(line_no)"
+                " from {staged_leaf} group by {identity}",
                 {**names, **_leaf(table, day)},
             )
         if in_bulk:
@@ -462,7 +518,7 @@ def _names(table: FileTable, slot: Slot) -> Names:
         "raw": sql.Identifier(RAW, table.name),
         "registry": sql.Identifier(RAW, table.registry),
         "file": sql.Literal(table.name),
-        "columns": _listed(column.name for column in table.columns),
+        "columns": listed(column.name for column in table.columns),
         "slot_kind": sql.Literal(slot.kind),
         "slot_date": sql.SQL("null::date")
         if day is None
@@ -486,6 +542,27 @@ def _names(table: FileTable, slot: Slot) -> Names:
     return names
 
 
+def _given(table: FileTable, runs: DayRuns, leaf: Names) -> Names:
+    """What the columns are that a file's records don't say, as `create table` has it."""
+    assert table.identity is not None
+    values: dict[str, sql.Composable] = {
+        "line_no": sql.SQL("nextval('line_numbers')"),
+        "ds": leaf["day"],
+        "slot_kind": leaf["slot_kind"],
+        "slot_date": leaf["slot_date"],
+    }
+    for field in table.fields:
+        if field.default is not None and field.name not in runs.columns:
+            values[field.name] = sql.Literal(field.default)
+    given: dict[str, sql.Composable] = {
+        name: sql.SQL("default {}").format(value) for name, value in values.items()
+    }
+    given[table.identity.name] = sql.SQL("generated always as ({}) stored").format(
+        sql.Identifier(table.identity.key)
+    )
+    return given
+
+
 def _leaf(table: FileTable, day: date) -> dict[str, sql.Composable]:
     name = f"{table.name}_{day:%Y%m%d}"
     return {
@@ -503,30 +580,6 @@ def _cells(table: FileTable, content: CsvFile) -> tuple[str, ...]:
     return tuple(
         name if name in known else f"_cell_{place}" for place, name in enumerate(content.columns, 1)
     )
-
-
-def _check(field: Field) -> sql.Composable:
-    """The check of a column that only lets in what needs no second look."""
-    column = sql.Identifier(field.name)
-    parts: list[sql.Composable] = []
-    if field.required and field.default is None:
-        parts.append(sql.SQL("not null"))
-    if field.allowed:
-        parts.append(
-            sql.SQL("check ({} in ({}))").format(
-                column, sql.SQL(", ").join(map(sql.Literal, field.allowed))
-            )
-        )
-    if field.kind is Kind.INSTANT:
-        parts.append(
-            sql.SQL(
-                "check ({0} like any ({1}) and translate({0}, '0123456789', '') = any ({2}))"
-            ).format(column, sql.Literal(list(USUAL_INSTANTS)), sql.Literal(list(USUAL_SIGNS)))
-        )
-    if field.kind in NUMERIC:
-        # Without a sign it is not negative.
-        parts.append(sql.SQL("check (ltrim({}, '0123456789.') = '')").format(column))
-    return sql.SQL(" ").join(parts)
 
 
 def _reason(fields: Iterable[Field]) -> sql.Composed:
@@ -623,14 +676,9 @@ def _text(field: Field, value: sql.Composable) -> sql.Composable:
     return value
 
 
-def _place(tid: str) -> Place:
-    """A row's page and its number there, of the text `(page,number)`."""
-    page, number = tid.strip("()").split(",")
-    return int(page), int(number)
-
-
-def _listed(names: Iterable[str]) -> sql.Composed:
-    return sql.SQL(", ").join(map(sql.Identifier, names))
+def _each(clause: LiteralString, names: Iterable[str]) -> sql.Composed:
+    """A clause for each column."""
+    return sql.SQL(", ").join(sql.SQL(clause).format(sql.Identifier(name)) for name in names)
 
 
 def _brief(error: Exception) -> str:
