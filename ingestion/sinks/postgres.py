@@ -38,6 +38,13 @@ log = logging.getLogger(__name__)
 
 SCHEMAS = (RAW, LEAVES, "staging", "ods", "core", "marts")
 SCHEMA_VERSION = 1
+# A leaf that is dropped takes a lock for each object that belongs to it, and the server has room for
+# so many only. Beyond this number of days a load sets old leaves aside, and they are dropped a few
+# at a time when it has been committed.
+MANY_DAYS = 200
+RETIRED = "__old_"
+RETIRED_AT_ONCE = 100
+RETIRED_WAIT = "5s"
 
 COPY_FORMATS: dict[BulkFormat, LiteralString] = {"pgcopy": "binary", "tsv": "text"}
 
@@ -168,6 +175,35 @@ class PostgresSink:
         with _told_apart(), self._connection.transaction():
             _lock(self._connection, f"load {source}")
             yield PostgresLoad(self._connection, source)
+        self._drop_retired()
+
+    def _drop_retired(self) -> None:
+        """Drop what a load of many days has set aside, this one or one that was killed then.
+
+        A reader can still be at one of them: what is left is dropped by the next load.
+        """
+        with _told_apart():
+            names = [
+                name
+                for (name,) in self._connection.execute(
+                    "select relname from pg_class where relnamespace = to_regnamespace(%s)"
+                    " and relkind = 'r' and strpos(relname, %s) > 0 order by 1",
+                    [LEAVES, RETIRED],
+                )
+            ]
+            for start in range(0, len(names), RETIRED_AT_ONCE):
+                tables = sql.SQL(", ").join(
+                    sql.Identifier(LEAVES, name) for name in names[start : start + RETIRED_AT_ONCE]
+                )
+                try:
+                    with self._connection.transaction():
+                        self._connection.execute(
+                            "select set_config('lock_timeout', %s, true)", [RETIRED_WAIT]
+                        )
+                        self._connection.execute(sql.SQL("drop table if exists {}").format(tables))
+                except psycopg.errors.LockNotAvailable:
+                    log.info("old leaves are still read: the next load drops them")
+                    return
 
     def loads(self, sources: Iterable[str]) -> list[LoadRecord]:
         with _told_apart():
@@ -401,7 +437,10 @@ class PostgresLoad:
         """Swap the new leaves in, then write the ledger's row; readers wait only from here on."""
         for (table, day), rows in sorted(self._swaps.items()):
             names = _leaf_names(table, day)
-            self._execute("drop table if exists {leaf}", names)
+            if len(self._swaps) > MANY_DAYS:
+                self._retire(table, day)
+            else:
+                self._execute("drop table if exists {leaf}", names)
             if rows:
                 self._execute(
                     "alter table {new} rename to {name};"
@@ -430,6 +469,17 @@ class PostgresLoad:
             ],
         )
 
+    def _retire(self, table: str, day: date) -> None:
+        """Set a leaf aside under a name that no other has; see MANY_DAYS."""
+        names = _leaf_names(table, day)
+        found = self._execute("select to_regclass({leaf_name})::oid::text", names).fetchone()
+        if found is None or found[0] is None:
+            return
+        self._execute(
+            "alter table {parent} detach partition {leaf}; alter table {leaf} rename to {retired}",
+            {**names, "retired": sql.Identifier(f"{table}_{day:%Y%m%d}{RETIRED}{found[0]}")},
+        )
+
     def _execute(
         self, statement: LiteralString, names: dict[str, sql.Composable]
     ) -> psycopg.Cursor:
@@ -443,6 +493,13 @@ def _told_apart() -> Iterator[None]:
         yield
     except psycopg.errors.UndefinedTable as error:
         raise SinkError(f"{error}".strip() + "\nRun first: python -m ingestion init") from error
+    except psycopg.errors.OutOfMemory as error:
+        raise SinkError(
+            f"the warehouse refused it, and nothing was landed: {error}".strip()
+            + "\nIf that is shared memory: a load takes some locks for each day that it brings. Raise"
+            " PostgreSQL's setting max_locks_per_transaction (256 is enough for fifteen years) and"
+            " restart the server, or have fewer days delivered at once."
+        ) from error
     except psycopg.Error as error:
         raise SinkError(f"the warehouse refused it: {error}".strip()) from error
 

@@ -372,3 +372,15 @@ def test_another_zone_cuts_other_days(shop: Shop) -> None:
         (at("2024-12-06T03:00"), DEC[5]),
     ]
     assert DEC[5] + timedelta(1) == DEC[6]
+
+
+@pytest.mark.parametrize("key", [(), ("uniq_id",)], ids=["keyed", "not keyed"])
+def test_the_last_instant_of_a_day_is_of_the_next_one(shop: Shop, key: tuple[str, ...]) -> None:
+    """PostgreSQL takes 24:00 and a sixtieth second for the day after."""
+    lines = [
+        line("a", date_time="2024-12-05T24:00:00"),
+        line("b", date_time="2024-12-05T23:59:60"),
+    ]
+    for each in lines:
+        land(shop, text_of([each], columns=[c for c in COLUMNS if c not in key]))
+        assert cells(shop, "date_time", "ds") == [(at("2024-12-05T21:00"), DEC[6])]

@@ -5,11 +5,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date, timedelta
+from zoneinfo import ZoneInfo
 
 import psycopg
 import pytest
 
+from ingestion.errors import SinkError
+from ingestion.sinks import DeliveredFile, Slot, postgres
+from ingestion.sources.orders import COPIES, FILE_TABLES, FILES, ORDER_LOG
 from ingestion.sources.telemetry import EVENTS
+from sandbox.postgres import postgres_server
+from tests.ingestion.orders_scene import Shop, file_of, line, report, text_of
 from tests.ingestion.scene import (
     DEC,
     PATIENCE_SECONDS,
@@ -115,3 +122,48 @@ def test_load_numbers_grow_in_the_order_of_the_commits(vitrina: Vitrina) -> None
         second.result(PATIENCE_SECONDS)
     rows = vitrina.query("select source from raw.loads order by load_id")
     assert [row["source"] for row in rows] == ["slow", "quick"]
+
+
+# --- more days than locks ---------------------------------------------------------------------------
+
+
+def test_a_load_of_many_days_sets_old_leaves_aside(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are dropped when it has been committed, with what a killed one has left."""
+    leaves = "select relname from pg_class where relnamespace = 'raw_days'::regnamespace and relkind = 'r'"
+    monkeypatch.setattr(postgres, "MANY_DAYS", 3)
+    shop.deliver(report(3, 8, file_of(*(line(f"a{d}", f"2024-12-0{d}") for d in range(3, 9)))))
+    shop.land_report()
+    shop.vitrina.query("create table raw_days.user_order_log_20240101__old_1 ()")
+    shop.deliver(report(3, 8, file_of(*(line(f"b{d}", f"2024-12-0{d}") for d in range(3, 8))), 2))
+    shop.land_report()
+    assert [(row["order_id"], row["ds"]) for row in shop.rows()] == [
+        (f"b{day}", DEC[day]) for day in range(3, 8)
+    ]
+    assert {row["relname"] for row in shop.vitrina.query(leaves)} == {
+        f"user_order_log_2024120{day}" for day in range(3, 8)
+    }
+
+
+def test_more_days_than_there_are_locks_is_told(vitrina: Vitrina) -> None:
+    """In PostgreSQL's words, with the setting to change; nothing of it is landed."""
+    del vitrina
+    lines = (line(f"u-{n}", str(date(2020, 1, 1) + timedelta(n))) for n in range(1500))
+    content = text_of(list(lines)).encode()
+    file = DeliveredFile("r-1", "s3://b/f", "e", len(content), lambda: iter([content]))
+    few = {"max_connections": "10", "max_locks_per_transaction": "10"}
+    with (
+        postgres_server(settings=few) as small,
+        psycopg.connect(small.url(small.create_database("few")), autocommit=True) as made,
+    ):
+        sink = postgres.PostgresSink(made)
+        sink.init((*FILE_TABLES, COPIES, FILES))
+        with (
+            pytest.raises(SinkError, match=r"nothing was landed(.|\n)*locks_per_transaction"),
+            sink.load("orders") as load,
+        ):
+            load.replace_slot(ORDER_LOG, Slot("report"), file, ZoneInfo("Europe/Moscow"))
+        assert made.execute("select count(*) from raw.user_order_log").fetchone() == (0,)
+        left = "select count(*) from pg_class where relnamespace = 'raw_days'::regnamespace"
+        assert made.execute(left).fetchone() == (0,)
