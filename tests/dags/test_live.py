@@ -65,6 +65,21 @@ def live(world: Outside, **settings: str) -> Iterator[Telemetry]:
         yield Telemetry(running, world, DAG)
 
 
+def backfilled(it: Telemetry, first: date, last: date) -> None:
+    """`airflow backfill create` over days, one after another."""
+    it.airflow.command(
+        # An interval that begins at 02:00 of the 8th is named by that instant.
+        *("backfill", "create", "--dag-id", DAG, "--max-active-runs", "1"),
+        *("--from-date", f"{first}T00:00:00+03:00", "--to-date", f"{last}T23:00:00+03:00"),
+    )
+    runs = wait_for(lambda: it.runs("backfill"))
+    for run in runs:
+        it.succeeded(run["dag_run_id"])
+    days = [day_of(run) for run in runs]
+    assert days == [first + n * DAY for n in range((last - first).days + 1)]
+    it.check_mart(*days)
+
+
 def day_of(run: dict[str, Any]) -> date:
     """The business day on which a run's interval begins."""
     return datetime.fromisoformat(run["data_interval_start"]).astimezone(MOSCOW).date()
@@ -72,7 +87,8 @@ def day_of(run: dict[str, Any]) -> date:
 
 @pytest.mark.timeout(1800)
 def test_watched_models(sources: Outside) -> None:
-    """A scheduled interval, a past date by hand, a model that fails and is mended, a cleared task."""
+    """A scheduled interval, a past date by hand, a model that fails and is mended, a cleared task, a
+    week of backfill."""
     with live(sources) as it:
         scheduled = it.switch_on()
         assert in_states(it.states(scheduled["dag_run_id"]), ["success"])
@@ -102,6 +118,7 @@ def test_watched_models(sources: Outside) -> None:
         it.succeeded(run_id)
         it.check_mart()
         a_plan_cleared_alone_is_not_marked(it, run_id)
+        backfilled(it, WORLD.start, WORLD.start + 6 * DAY)
 
 
 def a_plan_cleared_alone_is_not_marked(it: Telemetry, run_id: str) -> None:
@@ -146,22 +163,10 @@ def failing_then_mended(it: Telemetry, run_id: str, task_id: str) -> None:
 
 @pytest.mark.timeout(1800)
 def test_strict_chain(sources: Outside) -> None:
-    """`airflow backfill create` over a week, a task a model, one day after another."""
+    """A task a model: a scheduled interval, two days of backfill, a model that fails and is mended."""
     with live(sources, VITRINA_DBT_EXECUTION="local") as it:
-        yesterday = day_of(it.switch_on())
-        it.check_mart(yesterday)
-        # An interval that begins at 02:00 of the 8th is named by that instant.
-        first, last = WORLD.start, WORLD.start + 6 * DAY
-        it.airflow.command(
-            *("backfill", "create", "--dag-id", DAG, "--max-active-runs", "1"),
-            *("--from-date", f"{first}T00:00:00+03:00", "--to-date", f"{last}T23:00:00+03:00"),
-        )
-        runs = wait_for(lambda: it.runs("backfill"))
-        for run in runs:
-            it.succeeded(run["dag_run_id"])
-        assert [day_of(run) for run in runs] == [first + n * DAY for n in range(7)]
-        it.check_mart(*(day_of(run) for run in runs))
-
+        it.check_mart(day_of(it.switch_on()))
+        backfilled(it, WORLD.start, WORLD.start + DAY)
         later = WORLD.start + 8 * DAY
         failing_then_mended(it, it.trigger(later), "models.dm_client_telemetry_model_build")
         it.check_mart(later)
