@@ -8,7 +8,7 @@ is decided here, and no record becomes a Python object of its own.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -43,14 +43,18 @@ def usual_records(table: FileTable, columns: Sequence[str]) -> re.Pattern[bytes]
 
 @dataclass(frozen=True)
 class DayRuns:
-    """How a file parts into runs of records of one day; `columns` are those that are kept of each."""
+    """How a file parts into runs of records of one day; `columns` are those that are kept of each.
+
+    The identity's own cell is there once more, at the end: an engine that copies it from one column to
+    another takes three times as long.
+    """
 
     columns: tuple[str, ...]
     run: re.Pattern[bytes]
     kept: re.Pattern[bytes]
-    template: bytes  # empty: the one group of `kept`, without the record's end
+    template: bytes  # empty: the two groups of `kept`, all kept cells and the identity's
 
-    def of(self, body: Iterable[bytes]) -> Iterator[tuple[date, bytes]]:
+    def of(self, body: Iterable[bytes]) -> Generator[tuple[date, bytes]]:
         """The records with the kept cells alone, some of one day at a time, in the file's order.
 
         Raises UnusualError at the first record of another shape, and for days that lie scattered.
@@ -75,7 +79,7 @@ class DayRuns:
     def _cut(self, records: bytes) -> bytes:
         if self.template:
             return self.kept.sub(self.template, records)
-        return b"\n".join(self.kept.findall(records)) + b"\n"
+        return b"\n".join(map(b",".join, self.kept.findall(records))) + b"\n"
 
 
 def day_runs(table: FileTable, columns: Sequence[str]) -> DayRuns | None:
@@ -96,18 +100,23 @@ def day_runs(table: FileTable, columns: Sequence[str]) -> DayRuns | None:
 
     run = re.compile(record(rb"(" + _DAY + rb")") + rb"(?:" + record(rb"\1") + rb")*+")
     stored = [name in known and known[name].stored for name in columns]
-    kept, template = _kept(stored)
+    kept, template = _kept(stored, columns.index(table.identity.key))
     names = tuple(name for name, is_kept in zip(columns, stored, strict=True) if is_kept)
     return DayRuns(names, run, re.compile(kept), template)
 
 
-def _kept(stored: Sequence[bool]) -> tuple[bytes, bytes]:
-    """A pattern of validated records, and what is put in their place, to keep some of their cells."""
+def _kept(stored: Sequence[bool], key: int) -> tuple[bytes, bytes]:
+    """A pattern of validated records, and what is put in their place, to keep some of their cells and
+    that of the key once more."""
     first = stored.index(True)
     if all(stored[first:]):
-        return (_TEXT + b",") * first + rb"([^\r\n]*+)" + _END, b""
+        # Without a look ahead an empty cell would be found before a quote.
+        cell = rb"(" + _TEXT + rb")(?=[,\r\n])"
+        kept = (_TEXT + b",") * (key - first) + cell + rb"[^\r\n]*+"
+        return (_TEXT + b",") * first + b"(" + kept + b")" + _END, b""
     cells = [b"(" + _TEXT + b")" if is_kept else _TEXT for is_kept in stored]
     groups = [rb"\%d" % (number + 1) for number in range(sum(stored))]
+    groups.append(groups[sum(stored[:key])])
     return b",".join(cells) + _END, b",".join(groups) + rb"\n"
 
 

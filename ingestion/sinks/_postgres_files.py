@@ -12,6 +12,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from datetime import UTC, date, datetime
 from functools import partial
 from itertools import groupby
@@ -22,6 +23,7 @@ from zoneinfo import ZoneInfo
 import psycopg
 from psycopg import sql
 
+from ingestion.ahead import made_ahead
 from ingestion.csv_files import (
     CsvFile,
     IrregularError,
@@ -39,6 +41,8 @@ log = logging.getLogger(__name__)
 
 # From here on an index that is made at the end is cheaper than one that is kept up.
 MANY_COPIES = 100_000
+# Of a file, of some 100 KiB each: they are found while the server is at work on those before.
+PARTS_AHEAD = 8
 JUDGED = ("line_no", "_reason", "_payload", "_encoding")
 
 NUMERIC = {kind: TYPES[kind] for kind in (Kind.QUANTITY, Kind.MONEY)}
@@ -205,23 +209,28 @@ class FileLoader:
             raise UnusualError("its records have no identity of their own")
         self._execute("create temp sequence line_numbers cache 10000", {})
         days: dict[date, int] = {}
-        for day, parts in groupby(runs.of(content.body), key=itemgetter(0)):
-            leaf = {**names, **_leaf(table, day), "kept": listed(runs.columns)}
-            if day not in days:
-                self._create_leaf(table, leaf, _given(table, runs, leaf))
-            copy_in = sql.SQL(
-                "copy {staged_leaf} ({kept})"
-                " from stdin (format csv, null '', force_null ({kept}), encoding 'UTF8')"
-            ).format(**leaf)
-            with self._connection.cursor() as cursor:
-                with cursor.copy(copy_in) as copy:
-                    for _, records in parts:
-                        copy.write(records)
-                days[day] = days.get(day, 0) + cursor.rowcount
+        with closing(made_ahead(runs.of(content.body), PARTS_AHEAD)) as found:
+            for day, parts in groupby(found, key=itemgetter(0)):
+                leaf = {**names, **_leaf(table, day), "kept": listed(runs.columns)}
+                if day not in days:
+                    self._create_leaf(table, leaf, _given(table, runs, leaf))
+                days[day] = days.get(day, 0) + self._copy_into(leaf, map(itemgetter(1), parts))
         for day in days:
             self._own_columns(table, {**names, **_leaf(table, day)}, runs)
         self._execute("drop sequence line_numbers", {})
         return sum(days.values()), 0, days
+
+    def _copy_into(self, leaf: Names, blocks: Iterable[bytes]) -> int:
+        """Copy records into a leaf; returns how many they are."""
+        statement = sql.SQL(
+            "copy {staged_leaf} ({kept}, {identity})"
+            " from stdin (format csv, null '', force_null ({kept}), encoding 'UTF8')"
+        ).format(**leaf)
+        with self._connection.cursor() as cursor:
+            with cursor.copy(statement) as copy:
+                for block in blocks:
+                    copy.write(block)
+            return cursor.rowcount
 
     def _create_leaf(self, table: FileTable, leaf: Names, given: Names) -> None:
         """A leaf into which records go as they are, with what is given by itself."""
@@ -237,12 +246,8 @@ class FileLoader:
 
     def _own_columns(self, table: FileTable, leaf: Names, runs: DayRuns) -> None:
         """Let a leaf's columns be as its parent's."""
-        assert table.identity is not None
         clauses = [
-            sql.SQL("alter {} drop {}").format(
-                sql.Identifier(name),
-                sql.SQL("expression" if name == table.identity.name else "default"),
-            )
+            sql.SQL("alter {} drop default").format(sql.Identifier(name))
             for name in _given(table, runs, leaf)
         ]
         self._execute(
@@ -544,7 +549,6 @@ def _names(table: FileTable, slot: Slot) -> Names:
 
 def _given(table: FileTable, runs: DayRuns, leaf: Names) -> Names:
     """What the columns are that a file's records don't say, as `create table` has it."""
-    assert table.identity is not None
     values: dict[str, sql.Composable] = {
         "line_no": sql.SQL("nextval('line_numbers')"),
         "ds": leaf["day"],
@@ -554,13 +558,7 @@ def _given(table: FileTable, runs: DayRuns, leaf: Names) -> Names:
     for field in table.fields:
         if field.default is not None and field.name not in runs.columns:
             values[field.name] = sql.Literal(field.default)
-    given: dict[str, sql.Composable] = {
-        name: sql.SQL("default {}").format(value) for name, value in values.items()
-    }
-    given[table.identity.name] = sql.SQL("generated always as ({}) stored").format(
-        sql.Identifier(table.identity.key)
-    )
-    return given
+    return {name: sql.SQL("default {}").format(value) for name, value in values.items()}
 
 
 def _leaf(table: FileTable, day: date) -> dict[str, sql.Composable]:

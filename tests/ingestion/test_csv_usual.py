@@ -76,11 +76,13 @@ def parted(content: bytes, size: int = 1 << 17, columns: tuple[str, ...] = COLUM
     """What `DayRuns.of` makes of a file: its cells by csv's reader, each record with its day."""
     runs = day_runs(ORDER_LOG, columns)
     assert runs is not None
-    return [
-        (day, dict(zip(runs.columns, cells, strict=True)))
-        for day, records in runs.of(cut(content, size))
-        for cells in csv.reader(io.StringIO(records.decode(), newline=""), strict=True)
-    ]
+    found: list[object] = []
+    for day, records in runs.of(cut(content, size)):
+        for *cells, key in csv.reader(io.StringIO(records.decode(), newline=""), strict=True):
+            record = dict(zip(runs.columns, cells, strict=True))
+            assert record["uniq_id"] == key
+            found.append((day, record))
+    return found
 
 
 def test_a_run_is_of_one_day_and_keeps_what_the_contract_knows() -> None:

@@ -384,3 +384,15 @@ def test_the_last_instant_of_a_day_is_of_the_next_one(shop: Shop, key: tuple[str
     for each in lines:
         land(shop, text_of([each], columns=[c for c in COLUMNS if c not in key]))
         assert cells(shop, "date_time", "ds") == [(at("2024-12-05T21:00"), DEC[6])]
+
+
+@pytest.mark.parametrize("place", [0, 1, 5])
+def test_a_quoted_identity_is_the_same_one(shop: Shop, place: int) -> None:
+    """Wherever its column stands: a pattern once found an empty cell before the quote."""
+    order = [name for name in COLUMNS if name != "uniq_id"]
+    order.insert(place, "uniq_id")
+    ids = ["plain", "b, c", 'd, ""e"" f', "quoted"]
+    content = text_of([line(each.replace('""', '"')) for each in ids], columns=order)
+    land(shop, content.replace("quoted", '"quoted"'))
+    expected = ["plain", "b, c", 'd, "e" f', "quoted"]
+    assert cells(shop, "order_id", "uniq_id") == [(each, each) for each in expected]
