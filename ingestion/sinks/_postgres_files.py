@@ -178,11 +178,12 @@ class FileLoader:
         """
         by_way_of_texts = partial(self._by_way_of_texts, table, names, file, zone)
         ways: list[Callable[[], Staged]] = [
-            partial(self._straight, table, names, file),
             partial(by_way_of_texts, is_trusted=True),
             by_way_of_texts,
             partial(by_way_of_texts, is_malformed=True),
         ]
+        if table.identity is not None:
+            ways.insert(0, partial(self._straight, table, names, file))
         while True:
             way = ways.pop(0)
             try:
