@@ -86,11 +86,18 @@ def compare(
         for tool, command in commands(world, peers, rows).items():
             if tool in SHARES and number:
                 continue
+            settle(world)
             run = measured(command, {**world.environment(), **SETTINGS})
             results.add(tool, run, loading_seconds(tool, run))
             say(f"round {number + 1}: {tool} {run.seconds:.2f} s, {run.peak_mb:.0f} MB")
             _check(world, tool, results.rows_of(tool))
     return results
+
+
+def settle(world: Outside) -> None:
+    """Have the server write out what the last run has left: the next one should not wait for it."""
+    with psycopg.connect(world.postgres.url(world.warehouse), autocommit=True) as connection:
+        connection.execute("checkpoint")
 
 
 def section(results: Results) -> Section:

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 import psycopg
 
-from bench.landing import OURS, Results, bars, compared, loading_seconds, sling
+from bench.landing import OURS, Results, bars, compared, loading_seconds, settle, sling
 from bench.measure import measured, middle
 from bench.report import Bar, Section, table
 from sandbox.dbt import Project
@@ -118,6 +118,7 @@ def compare(
             for tool, command in commands(world, peers, files).items():
                 if tool in SHARES and number:
                     continue
+                settle(world)
                 run = measured(command, {**world.environment(), **SETTINGS})
                 results.add(tool, run, loading_seconds(tool, run))
                 say(f"round {number + 1}: {tool} {run.seconds:.2f} s, {run.peak_mb:.0f} MB")
