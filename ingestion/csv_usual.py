@@ -91,7 +91,7 @@ def day_runs(table: FileTable, columns: Sequence[str]) -> DayRuns | None:
     for name in columns:
         cell = _cell(known[name]) if name in known else _TEXT
         if name in (table.identity.key, table.dated_by):
-            cell = _SOME_TEXT if name == table.identity.key else _DAY + _CLOCK
+            cell = _key(known[name]) if name == table.identity.key else _DAY + _CLOCK
         cells.append(cell)
     place = columns.index(table.dated_by)
 
@@ -128,10 +128,22 @@ def _cell(field: Field) -> bytes:
         usual = _DAY + _CLOCK
     elif field.kind in (Kind.QUANTITY, Kind.MONEY):
         usual = _NUMBER
+    elif field.longest is not None:
+        return _short(field.longest) if field.required else b"(?:" + _short(field.longest) + b")?+"
     else:
         return _SOME_TEXT if field.required else _TEXT
     cell = rb"(?:" + usual + rb'|"' + usual + rb'")'
     return cell if field.required else rb"(?:" + cell + rb")?+"
+
+
+def _key(field: Field) -> bytes:
+    """The pattern of an identity's own cell."""
+    return _SOME_TEXT if field.longest is None else _short(field.longest)
+
+
+def _short(longest: int) -> bytes:
+    """The pattern of a text of some bytes and not too many, which holds no quote."""
+    return rb'(?:[^",\r\n]{1,%d}+|"[^"\r\n]{1,%d}+")' % (longest, longest)
 
 
 def _optional(field: Field) -> bytes:

@@ -129,6 +129,10 @@ class ReportsApi:
             return None
         if status != "SUCCESS":
             raise SourceError(f"{NAME}: the increment of {day} is {status!r}")
+        if answer.get("date") != params["date"]:
+            raise SourceError(
+                f"{NAME}: asked for {params['date']}, it gives {answer.get('date')!r}"
+            )
         data = _object(answer, "data")
         return Increment(_text(data, "increment_id"), day, _urls(data))
 

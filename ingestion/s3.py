@@ -90,7 +90,9 @@ def location(url: str) -> tuple[str, str]:
 def shown(url: str) -> str:
     """The url without user, password, query and fragment, any of which may hold a secret."""
     if url.startswith("s3://"):
-        return url
+        return url.partition("?")[
+            0
+        ]  # a key may hold one, and so may a signed url that was rewritten
     try:
         parts = urlsplit(url)
     except ValueError:

@@ -64,8 +64,8 @@ class Field:
     An empty cell, quoted or not, is null. A naive instant is one of the business zone; numbers are
     rounded half away from zero. `needed`: a file without the column is refused. `required`: a null
     is not usable. `default` stands for a null, also where the column is missing. `allowed`: other
-    values are not usable. `minimum`: the least usable number. `stored` is False for a column that
-    only dates the row.
+    values are not usable. `minimum`: the least usable number. `longest`: so many bytes a usable text
+    has at most. `stored` is False for a column that only dates the row.
     """
 
     name: str
@@ -75,6 +75,7 @@ class Field:
     default: str | None = None
     allowed: tuple[str, ...] = ()
     minimum: int | None = None
+    longest: int | None = None
     stored: bool = True
 
 

@@ -145,6 +145,8 @@ def _cases(field: Field) -> Iterator[str]:
             f"{column} is not null and {column} not in ({allowed})",
             f"is none of {', '.join(field.allowed)}",
         )
+    if field.longest is not None:
+        yield case(f"length({column}) > {field.longest}", f"is longer than {field.longest} bytes")
     if field.kind is Kind.INSTANT:
         yield case(
             f"{column} is not null and not {_of(field, 'is_instant')}",

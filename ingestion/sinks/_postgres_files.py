@@ -602,6 +602,12 @@ def _cases(field: Field) -> Iterator[sql.Composable]:
         yield case(
             "{column} not in ({allowed})", f"is none of {', '.join(field.allowed)}", allowed=allowed
         )
+    if field.longest is not None:
+        yield case(
+            "octet_length({column}) > {longest}",
+            f"is longer than {field.longest} bytes",
+            longest=sql.Literal(field.longest),
+        )
     if field.kind is Kind.INSTANT:
         yield case(
             "{column} !~ {pattern} or not pg_input_is_valid({column}, 'timestamptz')",

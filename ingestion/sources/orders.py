@@ -56,11 +56,13 @@ FILES = StateTable(
     unique=("slot_kind", "slot_date", "file"),
     comment="The files now in force: of the newest report, and of the newest increment of each date.",
 )
+# PostgreSQL's index of the copies takes 2,700 bytes; an id that long is none.
+LONGEST_ID = 1_000
 ORDER_LOG = FileTable(
     name="user_order_log",
     fields=(
         Field("id", stored=False),
-        Field("uniq_id"),
+        Field("uniq_id", longest=LONGEST_ID),
         Field("date_time", Kind.INSTANT, needed=True, required=True),
         Field("city_id", needed=True),
         Field("city_name"),

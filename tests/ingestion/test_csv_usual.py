@@ -56,6 +56,8 @@ UNUSUAL = [
     {"status": '""'},
     {"status": "Shipped"},
     {"status": "shipped "},
+    {"uniq_id": "y" * 1_001},
+    {"uniq_id": '"' + "y" * 1_001 + '"'},
     {"item_id": '12" nail'},
     {"item_id": '"12" nail"'},
     {"item_id": '"two\nlines"'},

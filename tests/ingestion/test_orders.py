@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from ingestion.errors import SourceError
-from ingestion.s3 import location
+from ingestion.reports_api import Increment, ReportsApi, ReportsSettings
+from ingestion.s3 import location, shown
+from ingestion.settings import HttpSettings
 from ingestion.sources.orders import ORDER_LOG, file_urls
 from sandbox import retail
 from sandbox.reports import Call, ReportsServer
@@ -493,6 +495,26 @@ def test_mistake_o16_a_file_without_a_header_keeps_its_first_row(shop: Shop) -> 
     headerless = file_of(line("b"))[ORDERS].partition(b"\n")[2]
     shop.deliver(increment(5, {ORDERS: headerless}, "headerless"))
     assert "no header" in shop.refused("--date", "2024-12-05")
+
+
+def test_an_increment_of_another_day_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = {
+        "date": "2024-12-04T00:00:00",
+        "status": "SUCCESS",
+        "data": {"increment_id": "i-1", "s3_path": {}},
+    }
+    monkeypatch.setattr(ReportsApi, "_ask", lambda *_, **__: answer)
+    settings = {"api_url": "http://reports", "api_key": "k", "nickname": "n", "cohort": "1"}
+    api = ReportsApi(ReportsSettings.model_validate(settings), HttpSettings())
+    with pytest.raises(SourceError, match="asked for 2024-12-05, it gives '2024-12-04T00:00:00'"):
+        api.increment("r-1", DEC[5])
+    assert api.increment("r-1", DEC[4]) == Increment("i-1", DEC[4], {})
+
+
+def test_an_address_is_shown_without_what_may_be_a_secret() -> None:
+    for url in ("http://user:pw@s3/b/k.csv?X-Amz-Signature=s#f", "http://s3/b/k.csv"):
+        assert shown(url) == "http://s3/b/k.csv"
+    assert shown("s3://b/k.csv?X-Amz-Signature=s") == "s3://b/k.csv"
 
 
 @pytest.mark.parametrize("wrong", ["REPORTS_API_KEY", "AWS_ACCESS_KEY_ID"])

@@ -396,3 +396,15 @@ def test_a_quoted_identity_is_the_same_one(shop: Shop, place: int) -> None:
     land(shop, content.replace("quoted", '"quoted"'))
     expected = ["plain", "b, c", 'd, "e" f', "quoted"]
     assert cells(shop, "order_id", "uniq_id") == [(each, each) for each in expected]
+
+
+def test_an_id_that_no_index_takes_is_set_aside(shop: Shop) -> None:
+    """One of 8,000 characters once stopped its whole delivery on PostgreSQL."""
+    longest = "".join(chr(33 + n * n % 1_600) for n in range(8_000)).replace('"', "")
+    content = text_of(
+        [line("a"), line(longest), line("я" * 501), line("y" * 1_001), line("b" * 1_000)]
+    )
+    answer = land(shop, content)
+    assert (answer["rows_landed"], answer["quarantined"]) == (2, 3)
+    assert {reason for _, reason in shop.reasons()} == {"uniq_id is longer than 1000 bytes"}
+    assert {key for (key,) in cells(shop, "order_id")} == {"a", "b" * 1_000}
