@@ -38,7 +38,8 @@ def main() -> None:
         axis.xaxis.set_visible(False)
         axis.spines[:].set_visible(False)
         axis.tick_params(left=False)
-    figure.savefig(sys.argv[2], metadata={"Date": None})
+    # Tight: a title may be wider than its chart.
+    figure.savefig(sys.argv[2], metadata={"Date": None}, bbox_inches="tight", pad_inches=0.15)
 
 
 main()
