@@ -129,10 +129,8 @@ class ReportsApi:
             return None
         if status != "SUCCESS":
             raise SourceError(f"{NAME}: the increment of {day} is {status!r}")
-        if answer.get("date") != params["date"]:
-            raise SourceError(
-                f"{NAME}: asked for {params['date']}, it gives {answer.get('date')!r}"
-            )
+        if str(answer.get("date", day))[:10] != day.isoformat():
+            raise SourceError(f"{NAME}: asked for {day}, it gives {answer['date']!r}")
         data = _object(answer, "data")
         return Increment(_text(data, "increment_id"), day, _urls(data))
 
