@@ -14,7 +14,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.util.retry import Retry
 
 from ingestion.errors import SourceError, UsageError
-from ingestion.settings import HttpSettings
+from ingestion.settings import HttpSettings, header_text
 
 CHUNK_BYTES = 256 * 1024
 DEFAULT_PORTS = {"clickhouse": 8123, "http": 8123, "https": 8443}
@@ -76,11 +76,12 @@ class ClickHouse:
         self._timeout = settings.timeout_seconds
         self._session = requests.Session()
         self._session.trust_env = False  # a .netrc would win over our user
-        # Bytes, in the only encoding that http.client knows: otherwise it refuses, and shows them.
         self._session.headers.update(
             {
-                "X-ClickHouse-User": address.user.encode().decode("latin-1"),
-                "X-ClickHouse-Key": address.password.get_secret_value().encode().decode("latin-1"),
+                "X-ClickHouse-User": header_text(address.user, "X-ClickHouse-User"),
+                "X-ClickHouse-Key": header_text(
+                    address.password.get_secret_value(), "X-ClickHouse-Key"
+                ),
                 "Accept-Encoding": "identity",
             }
         )

@@ -18,7 +18,7 @@ from ingestion.tables import Field, FileTable, Kind
 RUN_BYTES = 1 << 15
 FEW_RUNS = 64
 
-_DAY = rb"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+_DAY = rb"(?!000[01]|9999)[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _CLOCK = rb"(?:[T ](?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{6})?+)?+"
 # Without a sign it is not negative; so many digits fit, also when they are rounded up.
 _NUMBER = rb"[0-9]{1,14}+(?:\.[0-9]{0,30}+)?+"

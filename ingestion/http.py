@@ -16,7 +16,7 @@ from urllib3.util import parse_url
 from urllib3.util.retry import Retry
 
 from ingestion.errors import SourceError
-from ingestion.settings import HttpSettings
+from ingestion.settings import HttpSettings, header_text
 
 # 429 and every 5xx; 501 and 505 are answers about us and do not change by waiting.
 RETRIED = frozenset({429, *range(500, 600)} - {501, 505})
@@ -41,7 +41,9 @@ class BearerAuth(AuthBase):
         self._token = token
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {_header(self._token)}"
+        request.headers["Authorization"] = "Bearer " + header_text(
+            self._token.get_secret_value(), "Authorization"
+        )
         return request
 
 
@@ -52,13 +54,9 @@ class HeadersAuth(AuthBase):
         self._headers = headers
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers.update({name: _header(text) for name, text in self._headers.items()})
+        for name, text in self._headers.items():
+            request.headers[name] = header_text(text.get_secret_value(), name)
         return request
-
-
-def _header(text: SecretStr) -> str:
-    # UTF-8 in the only encoding that http.client knows: otherwise it refuses, and shows them.
-    return text.get_secret_value().encode().decode("latin-1")
 
 
 @dataclass(frozen=True)

@@ -104,3 +104,15 @@ def target_of(domain: str) -> str:
     """The engine of a domain: `VITRINA_TARGET_<DOMAIN>` wins over `VITRINA_TARGET`."""
     default = os.environ.get("VITRINA_TARGET") or "postgres"
     return os.environ.get(f"VITRINA_TARGET_{domain.upper()}") or default
+
+
+def header_text(text: str, name: str) -> str:
+    """A setting as the value of a header: UTF-8 in the only encoding that http.client knows.
+
+    A line's end at its end is no part of it: secrets that are mounted as files have one. Raises
+    UsageError that names the header for what http.client would refuse, and show.
+    """
+    found = text.strip("\r\n")
+    if any(character in found for character in "\r\n\0"):
+        raise UsageError(f"settings: what the header {name} is made of holds a line's end")
+    return found.encode().decode("latin-1")

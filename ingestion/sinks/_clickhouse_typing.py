@@ -102,7 +102,7 @@ def _clock(field: Field) -> Iterator[str]:
     # As PostgreSQL has it: midnight may be 24:00, and a minute a second 60.
     yield (
         f"(notEmpty({parts}) and ifNull(toString({day}), '') = {parts}[1] and"
-        f" {parts}[1] >= '0001-01-01' and {minute} < 60 and {second} <= 60 and"
+        f" {parts}[1] >= '0002-01-01' and {parts}[1] < '9999-01-01' and {minute} < 60 and {second} <= 60 and"
         f" ({hour} < 24 or ({hour} = 24 and {minute} + {second} + {micros} = 0)) and"
         f" {offset_hour} <= {LONGEST_OFFSET_HOURS} and {offset_minute} < 60)"
         f" as {_of(field, 'is_instant')}"

@@ -47,8 +47,11 @@ JUDGED = ("line_no", "_reason", "_payload", "_encoding")
 
 NUMERIC = {kind: TYPES[kind] for kind in (Kind.QUANTITY, Kind.MONEY)}
 # PostgreSQL reads more as an instant than ISO 8601: `yesterday`, or 02/03/2024 in the order that a
-# setting says. This is what we take.
-INSTANT = r"^\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d(:?\d\d)?)?)?$"
+# setting says. This is what we take; at the calendar's ends, where placeholders lie, it has no days
+# before or after.
+INSTANT = (
+    r"^(?!0001|9999)\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d(:?\d\d)?)?)?$"
+)
 # Likewise it knows hexadecimal numbers, and underscores between digits.
 NUMBER = r"^ *[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)? *$"
 UTC_TEXT = "YYYY-MM-DD HH24:MI:SS.US"

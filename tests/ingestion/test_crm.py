@@ -165,6 +165,15 @@ def test_a_refused_token_fails_at_once(vitrina: Vitrina, crm: CrmServer, status:
     assert "0123456789" not in said
 
 
+def test_a_token_from_a_file_ends_with_a_newline(vitrina: Vitrina, crm: CrmServer) -> None:
+    crm.serve(SEVEN)
+    assert having(vitrina, CRM_API_TOKEN=f"{crm.token}\n").ingest("crm")["rows_landed"] == 7
+    answer = having(vitrina, CRM_API_TOKEN=f"{crm.token}\nmore").run("crm")
+    assert answer.status == 2
+    assert "settings: what the header Authorization is made of holds a line's end" in answer.log
+    assert crm.token not in answer.log + answer.output
+
+
 def test_a_netrc_does_not_replace_the_token(
     vitrina: Vitrina, crm: CrmServer, tmp_path: Path
 ) -> None:

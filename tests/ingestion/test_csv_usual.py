@@ -39,6 +39,8 @@ UNUSUAL = [
     {"date_time": "2024-12-02T10:00:00.1234567"},
     {"date_time": "2024-02-30"},
     {"date_time": " 2024-12-02"},
+    {"date_time": "9999-12-31T12:00:00"},
+    {"date_time": "0001-01-01"},
     {"quantity": ""},
     {"quantity": "-1"},
     {"quantity": "+1"},
