@@ -75,8 +75,6 @@ INSTANT = (
 )
 NOT_TEXT = "text has a U+0000 or is not UTF-8"
 WRAPPERS = re.compile(r"^(?:Nullable|LowCardinality)\((.*)\)$")
-# What a DateTime can hold: a literal beyond it would wrap around.
-FIRST, LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2106, 2, 7, tzinfo=UTC)
 
 
 class FeedSettings(Settings):
@@ -344,10 +342,9 @@ def _base(type_name: str) -> str:
 
 
 def _literal(bound: datetime) -> str:
-    text = f"{bound.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
-    if FIRST <= bound <= LAST:
-        return f"toDateTime('{text}', 'UTC')"
-    return f"toDateTime64('{text}', 6, 'UTC')"
+    # Finer than any second, also for a column of whole ones: against a DateTime ClickHouse prunes what
+    # begins within the second before the bound, rows of a DateTime64 column with it.
+    return f"toDateTime64('{bound.astimezone(UTC):%Y-%m-%d %H:%M:%S}', 6, 'UTC')"
 
 
 def _escaped(text: str) -> str:

@@ -223,13 +223,16 @@
 {% macro clickhouse__replace_days(relation, side, days) %}
     {%- if days -%}
         {% do clickhouse__sync_replicas(side) %}
+        {#- Each day is replaced by itself, and a statement may only be so long. -#}
+        {%- for some in days | batch(200) %}
         {% call statement('replace_days') -%}
             alter table {{ clickhouse__stored(relation) }} {{ on_cluster_clause(relation) }}
-            {%- for day in days %}
+            {%- for day in some %}
                 replace partition '{{ day }}' from {{ clickhouse__stored(side) }}{{ ',' if not loop.last }}
             {%- endfor %}
             {{ clickhouse__replace_settings() }}
         {%- endcall %}
+        {%- endfor %}
         {% do clickhouse__sync_replicas(relation) %}
     {%- endif -%}
 {% endmacro %}

@@ -169,6 +169,9 @@ def test_tables_in_the_warehouses_own_server_are_read_where_they_are(
     activity.land(DAYS[1])
     assert activity.build_pending() == DAYS[1:3]
     assert activity.wrong_cells([*actions, late], messages) == []
+    # As a person does it, with the tests of the models.
+    done = activity.vitrina.dbt("build", "--select", "tag:activity")
+    assert done.success, done.failures()
 
 
 def app_noon(number: int) -> datetime:

@@ -110,6 +110,21 @@ def test_time_of_other_types(fed: Vitrina, feed: FeedServer, kind: str, shown: s
     assert f"{row['time'].astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}" == shown
 
 
+@pytest.mark.parametrize("kind", ["DateTime64(3, 'UTC')", "Nullable(DateTime64(6, 'UTC'))"])
+def test_the_last_second_of_a_day_is_of_that_day(fed: Vitrina, feed: FeedServer, kind: str) -> None:
+    """ClickHouse prunes parts by the key, in whole seconds where the bound is one."""
+    feed.create(types={"time": kind})
+    for at in ("10:00:00.000", "20:59:58.500", "20:59:59.100", "20:59:59.999"):
+        # A part of its own.
+        feed.ask(
+            "insert into feed_actions (user_id, post_id, action, time, os)"
+            f" values (1, 1, 'view', '2024-12-05 {at}', 'iOS')"
+        )
+    answer = land(fed, DEC[5], DEC[7])
+    assert (answer["rows_landed"], answer["quarantined"]) == (4, 0)
+    assert {row["ds"] for row in fed.query("select ds from raw.feed_actions")} == {DEC[5]}
+
+
 @pytest.mark.parametrize(
     ("text", "utc"),
     [
