@@ -8,12 +8,12 @@ import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
 
 from ingestion.days import Window
-from ingestion.errors import NotYetError, UsageError, VitrinaError
+from ingestion.errors import NotYetError, SourceError, UsageError, VitrinaError
 from ingestion.ledger import (
     Build,
     LoadRecord,
@@ -126,7 +126,7 @@ def _add_orders_options(parser: argparse.ArgumentParser) -> None:
         "--missing-from",
         type=_day,
         metavar="D",
-        help="land also the days from D to the window whose increment was never landed",
+        help="land also, each by itself, the days from D to the window whose increment was never landed",
     )
 
 
@@ -181,31 +181,62 @@ def _land(options: argparse.Namespace) -> dict[str, object]:
         parts = ", ".join(source.parts) or "none"
         raise UsageError(f"{source.name} has no table {table!r} of its own; it has: {parts}")
     request = _request(options, source)
-    landed, quarantined, days = 0, 0, set[date]()
     sink = open_sink(target_of(source.domain))
     started = time.monotonic()
     try:
         if source.prepare is not None:
             request = source.prepare(sink.loads([source.name]), request)
         # Asked before: nothing that comes after the commit may fail.
-        candidates = days_with_rows(sink.loads(_names(source.domain)))
+        total = _Total(days_with_rows(sink.loads(_names(source.domain))))
         for part in [table] if table else source.loads:
-            record = _land_part(sink, source, replace(request, part=part))
-            landed += record.rows_landed
-            quarantined += record.rows_quarantined
-            days |= changed_days(record, candidates)
-            candidates = sorted({*candidates, *record.days})
+            try:
+                total.add(_land_part(sink, source, replace(request, part=part)))
+            except NotYetError as error:
+                total.not_yet = str(error)
+        _land_late(sink, source, request, total)
     finally:
         sink.close()
-    if record.not_yet:
-        raise NotYetError(f"{record.not_yet}; the rest is landed")
+    if total.not_yet:
+        raise NotYetError(total.not_yet)
     return {
         "source": source.name,
-        "rows_landed": landed,
-        "quarantined": quarantined,
-        "days_changed": [str(day) for day in sorted(days)],
+        "rows_landed": total.rows,
+        "quarantined": total.quarantined,
+        "days_changed": [str(day) for day in sorted(total.days)],
         "seconds": round(time.monotonic() - started, 3),
     }
+
+
+@dataclass
+class _Total:
+    """What the loads of a command have done; `candidates` are the days that hold rows."""
+
+    candidates: Sequence[date]
+    rows: int = 0
+    quarantined: int = 0
+    days: set[date] = field(default_factory=set)
+    not_yet: str = ""
+
+    def add(self, record: LoadRecord) -> None:
+        self.rows += record.rows_landed
+        self.quarantined += record.rows_quarantined
+        self.days |= changed_days(record, self.candidates)
+        self.candidates = sorted({*self.candidates, *record.days})
+        if record.not_yet:
+            self.not_yet = f"{record.not_yet}; the rest is landed"
+
+
+def _land_late(sink: Sink, source: Source, request: Request, total: _Total) -> None:
+    """See `Source.late`."""
+    if source.late is None:
+        return
+    with sink.load(source.name) as load:
+        requests = source.late(load, request)
+    for late in requests:
+        try:
+            total.add(_land_part(sink, source, replace(late, part=source.name)))
+        except (NotYetError, SourceError) as error:
+            log.warning("%s; a later run asks for it again", error)
 
 
 def _land_part(sink: Sink, source: Source, request: Request) -> LoadRecord:

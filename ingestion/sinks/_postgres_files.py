@@ -47,8 +47,8 @@ JUDGED = ("line_no", "_reason", "_payload", "_encoding")
 
 NUMERIC = {kind: TYPES[kind] for kind in (Kind.QUANTITY, Kind.MONEY)}
 # PostgreSQL reads more as an instant than ISO 8601: `yesterday`, or 02/03/2024 in the order that a
-# setting says. This is what we take; at the calendar's ends, where placeholders lie, it has no days
-# before or after.
+# setting says. This is what we take; not what lies in the first and last year, where placeholders are:
+# the day, week or month around it may be none.
 INSTANT = (
     r"^(?!0001|9999)\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d(:?\d\d)?)?)?$"
 )
@@ -398,7 +398,8 @@ class FileLoader:
         if slot.day is not None:
             changed.add(slot.day)
         # Otherwise every copy there is would be looked up in the index, one by one.
-        in_bulk = sum(days.values()) >= max(MANY_COPIES, sum(others.values()))
+        is_most = sum(days.values()) >= max(MANY_COPIES, sum(others.values()))
+        in_bulk = is_most and self._has_alone(names)
         if in_bulk:
             self._execute("drop index {copies_index}", names)
         if others:
@@ -427,6 +428,21 @@ class FileLoader:
         for day, rows in days.items():
             self._fill(table, names, day, rows, others.get(day, 0))
         return changed
+
+    def _has_alone(self, names: Names) -> bool:
+        """Lock both tables of a model's query if nobody is at one of them.
+
+        Dropping the index locks the second one; whoever reads the first would then wait for us, and we
+        for them when the leaves are swapped. Where somebody reads, the index is kept up instead.
+        """
+        try:
+            with self._connection.transaction():
+                self._execute(
+                    "lock table only {raw}, only {copies} in access exclusive mode nowait", names
+                )
+        except psycopg.errors.LockNotAvailable:
+            return False
+        return True
 
     def _touch(
         self,

@@ -25,7 +25,7 @@ class Request:
     a report; `zone` is the business zone. `part` is the one of the source's parts that is meant, the
     source's own name where it has none. The others are of orders alone: its `mode`, the `task_id` of a report
     that is ready, whether files that did not change are read `again`, and the day `missing_from`
-    which days before the window are landed too if they are not yet.
+    which days before the window are landed too, each by itself, if they are not yet.
     """
 
     window: Window | None
@@ -43,6 +43,8 @@ class Source:
 
     `land` does the whole load, up to and without the ledger's row, which it returns.
     `by_window` is False for a source that goes by its own cursor: there dates only move it back.
+    `late` is what else is to be landed behind the request, each in a load of its own: one that fails is
+    told of, and stops nobody.
     `parts` are what can be landed side by side: each is a load of its own, in the ledger by its name.
     `prepare` is what has to be waited for before the load begins, given the loads so far.
     """
@@ -53,6 +55,7 @@ class Source:
     land: Callable[[Load, Request], LoadRecord]
     by_window: bool
     prepare: Callable[[Sequence[LoadRecord], Request], Request] | None = None
+    late: Callable[[Load, Request], Sequence[Request]] | None = None
     parts: tuple[str, ...] = ()
 
     @property

@@ -195,11 +195,8 @@ def land(load: Load, request: Request) -> LoadRecord:
     if request.mode == "increment":
         assert request.window is not None
         assert report is not None
-        earlier = _earlier(load, request.window, request.missing_from)
-        increments, missing = _increments(api, report, [*earlier, *request.window])
+        increments, missing = _increments(api, report, request.window)
         deliveries += increments
-        _warn(day for day in missing if day in earlier)
-        missing = [day for day in missing if day not in earlier]
     if not deliveries:
         raise NotYetError(_not_yet(missing))
     landing = Landing()
@@ -216,6 +213,18 @@ def land(load: Load, request: Request) -> LoadRecord:
         not_yet=_not_yet(missing) if missing else "",
         started_at=started_at,
     )
+
+
+def late(load: Load, request: Request) -> list[Request]:
+    """The days before the window that have no landed increment, if these are asked for: one each."""
+    if request.missing_from is None or request.window is None:
+        return []
+    if request.missing_from >= request.window.start:
+        return []
+    landed = {file.slot.day for file in load.files(ORDER_LOG)}
+    alone = replace(request, missing_from=None, task_id=None)
+    days = Window(request.missing_from, request.window.start)
+    return [replace(alone, window=Window.of_day(day)) for day in days if day not in landed]
 
 
 def land_delivery(
@@ -288,14 +297,6 @@ def report_id(history: Sequence[LoadRecord]) -> str | None:
     return history[-1].cursor.get(REPORT_ID) if history else None
 
 
-def _earlier(load: Load, window: Window, missing_from: date | None) -> list[date]:
-    """The days before a window that have no landed increment."""
-    if missing_from is None or missing_from >= window.start:
-        return []
-    landed = {file.slot.day for file in load.files(ORDER_LOG)}
-    return [day for day in Window(missing_from, window.start) if day not in landed]
-
-
 def _increments(
     api: ReportsApi, report: str, days: Iterable[date]
 ) -> tuple[list[Delivery], list[date]]:
@@ -308,12 +309,6 @@ def _increments(
         else:
             found.append(increment_delivery(increment))
     return found, missing
-
-
-def _warn(days: Iterable[date]) -> None:
-    told = ", ".join(map(str, days))
-    if told:
-        log.warning("orders: no increment either of the earlier %s: asked for again", told)
 
 
 def _not_yet(days: Sequence[date]) -> str:
@@ -348,4 +343,5 @@ SOURCE = Source(
     land=land,
     by_window=True,
     prepare=prepare,
+    late=late,
 )

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from ingestion import csv_files
 from ingestion.csv_files import IrregularError, open_csv, told_apart, whole_records
+from ingestion.csv_usual import UnusualError, day_runs
 from ingestion.errors import SourceError
 from ingestion.sources.orders import ORDER_LOG, PRICE_LOG
 
@@ -175,3 +176,24 @@ def test_random_bytes_end_in_records_or_a_refusal() -> None:
         # Nothing is lost: the records are the file, line ends aside.
         kept = b"".join(record.content for record in records)
         assert kept.translate(None, b"\r\n") == content.translate(None, b"\r\n")
+
+
+def test_a_line_without_end_is_not_gathered() -> None:
+    """It once was, in memory without a bound."""
+    read = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal read
+        for _ in range(200):
+            read += 1 << 16
+            yield b"x" * (1 << 16)
+
+    with pytest.raises(SourceError, match=r"f: a line is longer than"):
+        list(told_apart("f", endless(), 3))
+    assert read <= csv_files.LONGEST_RECORD + (1 << 17)
+    read = 0
+    runs = day_runs(ORDER_LOG, ("uniq_id", *NEEDED.split(",")))
+    assert runs is not None
+    with pytest.raises(UnusualError):
+        list(runs.of(endless()))
+    assert read <= csv_files.LONGEST_RECORD + (1 << 17)

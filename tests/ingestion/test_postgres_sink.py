@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from ingestion.errors import SinkError
-from ingestion.sinks import DeliveredFile, Slot, postgres
+from ingestion.sinks import DeliveredFile, Slot, _postgres_files, postgres
 from ingestion.sources.orders import COPIES, FILE_TABLES, FILES, ORDER_LOG
 from ingestion.sources.telemetry import EVENTS
 from sandbox.postgres import postgres_server
@@ -144,6 +144,30 @@ def test_a_load_of_many_days_sets_old_leaves_aside(
     assert {row["relname"] for row in shop.vitrina.query(leaves)} == {
         f"user_order_log_2024120{day}" for day in range(3, 8)
     }
+
+
+def test_a_report_that_lands_beside_a_reader_is_no_deadlock(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model's query locks the lines first, then the copies; a bulk load once had them the other way."""
+    monkeypatch.setattr(_postgres_files, "MANY_COPIES", 1)
+    shop.deliver(report(3, 4, file_of(line("a", "2024-12-03"))))
+    shop.land_report()
+    shop.deliver(report(3, 4, file_of(line("b", "2024-12-03"), line("c", "2024-12-04")), 2))
+    world = shop.vitrina.outside
+    with (
+        psycopg.connect(world.postgres.url(world.warehouse)) as reader,
+        ThreadPoolExecutor() as pool,
+    ):
+        reader.execute("select from raw.user_order_log")
+        landing = pool.submit(shop.land_report)
+        wait_for(lambda: waiting_for_locks(shop.vitrina) > 0)
+        reader.execute("set local lock_timeout = '5s'")
+        assert reader.execute("select count(*) from raw.order_copies").fetchone() == (1,)
+        reader.commit()
+        landing.result(PATIENCE_SECONDS)
+    assert {row["order_id"] for row in shop.rows()} == {"b", "c"}
+    assert {row["order_id"] for row in shop.vitrina.query("table raw.order_copies")} == {"b", "c"}
 
 
 def test_more_days_than_there_are_locks_is_told(vitrina: Vitrina) -> None:
