@@ -122,7 +122,7 @@ def told_apart(place: str, chunks: Iterable[bytes], width: int) -> Iterator[Reco
 
     Raises SourceError when the file ends within a line or a quoted cell.
     """
-    for number, line in enumerate(_records(place, _lines(chunks)), 1):
+    for number, line in enumerate(_records(place, _lines(place, chunks)), 1):
         content = line.removesuffix(b"\n").removesuffix(b"\r")
         problem = _problem(content, width)
         if problem is not None and not line.endswith(b"\n") and _width(content) < width:
@@ -206,13 +206,15 @@ def _end_of_records(block: bytes) -> int:
     return end
 
 
-def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+def _lines(place: str, chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Physical lines with their ends. Raises SourceError for none in a very long while."""
     rest = b""
     for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
             yield line + b"\n"
+        if len(rest) > LONGEST_RECORD:
+            raise SourceError(f"{place}: a line is longer than {LONGEST_RECORD} bytes")
     if rest:
         yield rest
 

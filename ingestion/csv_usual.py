@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 
+from ingestion.csv_files import LONGEST_RECORD
 from ingestion.tables import Field, FileTable, Kind
 
 # A run of one day is a statement of its own: in files whose days lie scattered there would be too many.
@@ -71,7 +72,7 @@ class DayRuns:
                 size += found.end() - place
                 place = found.end()
             rest = block[place:]
-            if b"\n" in rest:
+            if b"\n" in rest or len(rest) > LONGEST_RECORD:
                 raise UnusualError("a record needs a second look")
         if rest:
             raise UnusualError("its last record is no whole one")

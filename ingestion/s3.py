@@ -47,6 +47,8 @@ class S3:
         bucket, key = location(url)
         with _told(url):
             head = self._client.head_object(Bucket=bucket, Key=key)
+        if "ETag" not in head or "ContentLength" not in head:
+            raise SourceError(f"{shown(url)}: S3 does not say which version it is, or how long")
         return Version(head["ETag"], head["ContentLength"])
 
     def read(self, url: str, version: Version) -> Iterator[bytes]:
@@ -58,7 +60,7 @@ class S3:
         received = 0
         with _told(url):
             answer = self._client.get_object(Bucket=bucket, Key=key, IfMatch=version.etag)
-            promised = answer["ContentLength"]
+            promised = answer.get("ContentLength", version.size)
             for chunk in answer["Body"].iter_chunks(CHUNK_BYTES):
                 received += len(chunk)
                 yield chunk
@@ -90,9 +92,8 @@ def location(url: str) -> tuple[str, str]:
 def shown(url: str) -> str:
     """The url without user, password, query and fragment, any of which may hold a secret."""
     if url.startswith("s3://"):
-        return url.partition("?")[
-            0
-        ]  # a key may hold one, and so may a signed url that was rewritten
+        url, _, _ = url.partition("?")  # a key may hold one, and so may a signed url
+        return url
     try:
         parts = urlsplit(url)
     except ValueError:
