@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 
 from bench import activity, landing, orders
-from bench.measure import middle
+from bench.measure import built, middle
 from bench.report import Bar, Section, table
 from ingestion.cli import main as ingestion
 from sandbox.clickhouse import ClickhouseServer
-from sandbox.dbt import BUILT, Project, environment
+from sandbox.dbt import Project, environment
 from sandbox.feed import FeedServer
 from sandbox.outside import Outside
 
@@ -70,13 +70,13 @@ def compare(
     projects = {engine: Project() for engine in ENGINES}
     for engine in ENGINES:
         _land(settings[engine])
-        _run(projects[engine], settings[engine], [f"+{mart}" for mart in MARTS])
+        built(projects[engine], settings[engine], [f"+{mart}" for mart in MARTS])
         say(f"all is built on {NAMES[engine]}")
     for number in range(rounds):
         for mart, day in MARTS.items():
             for what, window in ((A_DAY, {"VITRINA_DAYS": str(day)}), (ALL, {})):
                 for engine in ENGINES:
-                    found = _run(projects[engine], {**settings[engine], **window}, [mart])
+                    found = built(projects[engine], {**settings[engine], **window}, [mart])
                     results.seconds.setdefault((mart, engine, what), []).append(found[mart])
         say(f"round {number + 1} of {rounds}")
     return results
@@ -131,10 +131,3 @@ def _land(settings: Mapping[str, str]) -> None:
             status = ingestion(command)
         if status:
             raise RuntimeError(f"{command[0]}: exit status {status}")
-
-
-def _run(project: Project, settings: Mapping[str, str], select: Sequence[str]) -> dict[str, float]:
-    run = project.invoke(["build", *BUILT, "--select", *select], settings)
-    if not run.success:
-        raise RuntimeError("\n".join(run.failures()))
-    return {node.name: node.seconds for node in run.nodes}

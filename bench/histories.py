@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
-from bench.measure import middle
+from bench.measure import built, middle
 from bench.report import Bar, Section, table
-from sandbox.dbt import BUILT, Project
+from sandbox.dbt import Project
 
 LAST_DAY = date(2024, 12, 8)
 
@@ -89,10 +89,5 @@ def section(results: Histories, what: str, note: str = "") -> Section:
 def _build(
     warehouse: Warehouse, models: Sequence[str], window: Mapping[str, str]
 ) -> dict[str, float]:
-    run = warehouse.project.invoke(
-        ["build", *BUILT, "--select", *(f"+{model}" for model in models)],
-        {**warehouse.environment, **window},
-    )
-    if not run.success:
-        raise RuntimeError("\n".join(run.failures()))
-    return {node.name: node.seconds for node in run.nodes}
+    settings = {**warehouse.environment, **window}
+    return built(warehouse.project, settings, [f"+{model}" for model in models])

@@ -1,4 +1,4 @@
-"""Run a command and see how long it takes and how much memory it and its children hold."""
+"""How long a command takes and how much memory it and its children hold; how long models take."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from statistics import median
 from tempfile import TemporaryFile
 
 import psutil
+
+from sandbox.dbt import BUILT, Project
 
 POLL_SECONDS = 0.02
 MEGABYTE = 1 << 20
@@ -51,6 +53,14 @@ def measured(command: Sequence[str], env: Mapping[str, str]) -> Measured:
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)}\n{output}")
     return Measured(seconds, peak / MEGABYTE, output)
+
+
+def built(project: Project, settings: Mapping[str, str], select: Sequence[str]) -> dict[str, float]:
+    """Build models and the seeds that they read; seconds of each node. Raises RuntimeError if one fails."""
+    run = project.invoke(["build", *BUILT, "--select", *select], settings)
+    if not run.success:
+        raise RuntimeError("\n".join(run.failures()))
+    return {node.name: node.seconds for node in run.nodes}
 
 
 def middle(values: Sequence[float]) -> float:

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 import psycopg
 
 from bench.landing import OURS, Results, bars, compared, loading_seconds, settle, sling
-from bench.measure import measured, middle
+from bench.measure import built, measured, middle
 from bench.report import Bar, Section, table
 from sandbox.dbt import Project
 from sandbox.outside import Outside
@@ -130,9 +130,7 @@ def rebuild(world: Outside, rounds: int, say: Callable[[str], None]) -> Retentio
     """Build the models of what was landed, then retention in each way by turns."""
     project, results = Project(), Retention()
     environment = {**world.environment(), **SETTINGS}
-    done = project.invoke(["run", "--select", "tag:orders"], environment)
-    if not done.success:
-        raise RuntimeError("\n".join(done.failures()))
+    built(project, environment, ["tag:orders"])
     say("the models are built")
     with psycopg.connect(world.postgres.url(world.warehouse), autocommit=True) as connection:
         connection.execute(OLD_VIEW.encode())
@@ -146,9 +144,8 @@ def rebuild(world: Outside, rounds: int, say: Callable[[str], None]) -> Retentio
             results.seconds.setdefault(OLD, []).append(time.perf_counter() - began)
             connection.execute("drop table seen")
             for way, days in ((WEEK, {"VITRINA_DAYS": str(DAY)}), (WHOLE, {})):
-                run = project.invoke(["run", "--select", MART], {**environment, **days})
-                (node,) = (node for node in run.nodes if node.name == MART)
-                results.seconds.setdefault(way, []).append(node.seconds)
+                seconds = built(project, {**environment, **days}, [MART])[MART]
+                results.seconds.setdefault(way, []).append(seconds)
             say(f"round {number + 1} of {rounds}: {_last(results)}")
         _check_agrees(connection)
     return results
