@@ -7,6 +7,7 @@ do the waiting.
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +22,11 @@ from ingestion.settings import HttpSettings, Settings, read_settings
 log = logging.getLogger(__name__)
 
 NAME = "the report API"
+HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+
+
+class ReportFailedError(SourceError):
+    """The task ended without a report; looking at it again will not help."""
 
 
 class ReportsSettings(Settings):
@@ -83,14 +89,15 @@ class ReportsApi:
     def look_at_report(self, task_id: str) -> Report | None:
         """The report of a task, None while it is being made.
 
-        Raises SourceError when the task ended in another way.
+        Raises ReportFailedError when the task ended in another way, SourceError when that can't be
+        told.
         """
         answer = self._ask("get_report", {"task_id": task_id})
         status = _text(answer, "status")
         if status == "RUNNING":
             return None
         if status != "SUCCESS":
-            raise SourceError(f"{NAME}: the task {task_id} ended as {status!r}")
+            raise ReportFailedError(f"{NAME}: the task {task_id} ended as {status!r}")
         data = _object(answer, "data")
         return Report(
             report_id=_text(data, "report_id"),
@@ -160,16 +167,21 @@ def look_at_report(task_id: str) -> Report | None:
 
 def _text(answer: Mapping[str, object], name: str) -> str:
     value = answer.get(name)
-    if not isinstance(value, str) or not value:
-        raise SourceError(f"{NAME}: no text {name!r} in its answer; it has {sorted(answer)}")
+    # Half a character is a text to JSON, and to nobody who gets it from us.
+    if not isinstance(value, str) or not value or HALF_CHARACTER.search(value):
+        raise SourceError(f"{NAME}: no text {name!r} in its answer; it has {_names(answer)}")
     return value
 
 
 def _object(answer: Mapping[str, object], name: str) -> Mapping[str, object]:
     value = answer.get(name)
     if not isinstance(value, dict):
-        raise SourceError(f"{NAME}: no object {name!r} in its answer; it has {sorted(answer)}")
+        raise SourceError(f"{NAME}: no object {name!r} in its answer; it has {_names(answer)}")
     return value
+
+
+def _names(answer: Mapping[str, object]) -> str:
+    return ", ".join(sorted(map(repr, answer)))
 
 
 def _day(data: Mapping[str, object], name: str) -> date:
@@ -181,5 +193,6 @@ def _day(data: Mapping[str, object], name: str) -> date:
 
 
 def _urls(data: Mapping[str, object]) -> dict[str, str]:
+    """The urls of the files that there are: one without a url is not delivered."""
     paths = _object(data, "s3_path")
-    return {name: _text(paths, name) for name in paths}
+    return {name: _text(paths, name) for name, url in paths.items() if url not in (None, "")}

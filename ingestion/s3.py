@@ -114,7 +114,8 @@ def _told(url: str) -> Iterator[None]:
         changed = code in ("412", "PreconditionFailed")
         reason = "changed while it was read" if changed else f"S3 refuses it ({code})"
         raise SourceError(f"{shown(url)}: {reason}") from None
-    except BotoCoreError as error:
+    # The client follows redirects without counting them.
+    except (BotoCoreError, RecursionError) as error:
         raise SourceError(f"{shown(url)}: {type(error).__name__} while S3 was read") from None
 
 

@@ -76,12 +76,14 @@ class ReportReadySensor(BaseSensorOperator):
         )
 
     def execute_complete(self, context: Context, event: Mapping[str, str]) -> None:
-        """What the triggerer saw. A report that can't be made is not waited for again."""
-        from airflow.sdk.exceptions import AirflowFailException
+        """What the triggerer saw. What may pass, as an outage, is tried again as any failure is."""
+        from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
         del context
+        if "failed" in event:
+            raise AirflowFailException(event["failed"])
         if "error" in event:
-            raise AirflowFailException(event["error"])
+            raise AirflowException(event["error"])
         self.log.info("the report %s is ready", event["report_id"])
 
     def repeating_command(self, context: Mapping[str, Any]) -> list[str]:
@@ -101,12 +103,13 @@ class ReportTrigger(BaseTrigger):
         return "vitrina_dags.reports.ReportTrigger", {"task_id": self.report_task_id}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """One event: the report's id, or why there is none."""
+        """One event: the report's id, or why there `failed` to be one, or what `error` hid it."""
         yield TriggerEvent(await self._outcome())  # type: ignore[no-untyped-call]
 
     async def _outcome(self) -> dict[str, str]:
         import_ingestion()
-        from ingestion.errors import VitrinaError
+        from ingestion.errors import UsageError, VitrinaError
+        from ingestion.reports_api import ReportFailedError
 
         try:
             # In threads: what reads settings and asks over HTTP would hold up every other trigger.
@@ -118,6 +121,8 @@ class ReportTrigger(BaseTrigger):
                     return {"report_id": found.report_id}
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, settings.poll_max_seconds)
+        except (ReportFailedError, UsageError) as error:
+            return {"failed": str(error)}
         except VitrinaError as error:
             return {"error": str(error)}
 

@@ -187,9 +187,28 @@ def test_a_report_that_fails_fails_the_sensor_at_once(report_source: Outside) ->
     report_source.reports.end_next_tasks("FAILED")
     task_id = RequestReportOperator(task_id="request").execute({})
     event = outcome_of(task_id)
-    assert "FAILED" in event["error"]
+    assert "FAILED" in event["failed"]
     with pytest.raises(AirflowFailException, match="FAILED"):
         ReportReadySensor(task_id="ready").execute_complete({}, event)
+
+
+def test_an_outage_of_the_report_api_is_waited_out(
+    report_source: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+    from sandbox.reports import Settings
+    from vitrina_dags.reports import ReportReadySensor, RequestReportOperator
+
+    monkeypatch.setenv("HTTP_RETRIES", "0")
+    task_id = RequestReportOperator(task_id="request").execute({})
+    report_source.reports.settings = Settings(failure_every=1, retry_after=None)
+    event = outcome_of(task_id)
+    assert "503" in event["error"]
+    with pytest.raises(AirflowException, match="503") as caught:
+        ReportReadySensor(task_id="ready").execute_complete({}, event)
+    # It would end the wait, whatever tries the task has left.
+    assert not isinstance(caught.value, AirflowFailException)
 
 
 def test_no_key_is_stored_with_the_trigger(report_source: Outside) -> None:

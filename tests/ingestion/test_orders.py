@@ -11,6 +11,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from flask import Flask, Response
 
 from ingestion.errors import SourceError
 from ingestion.reports_api import Increment, ReportsApi, ReportsSettings
@@ -21,6 +22,7 @@ from sandbox import retail
 from sandbox.dbt import environment
 from sandbox.reports import Call, ReportsServer
 from sandbox.s3 import S3Server
+from sandbox.serving import serving
 from tests.ingestion.orders_scene import (
     ORDERS,
     Shop,
@@ -544,6 +546,54 @@ def test_an_increment_of_another_day_is_refused(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(SourceError, match="asked for 2024-12-05, it gives '2024-12-04T00:00:00'"):
         api.increment("r-1", DEC[5])
     assert api.increment("r-1", DEC[4]) == Increment("i-1", DEC[4], {})
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (
+            {
+                "increment_id": "i",
+                "s3_path": {"price_log": None, "custom_research": "", "u": "s3:"},
+            },
+            {"u"},
+        ),
+        ({"increment_id": "\ud800", "s3_path": {}}, "no text 'increment_id'"),
+        ({"increment_id": "i", "s3_path": {"u\ud800": "s3://\udfff"}}, r"no text 'u\\ud800'"),
+        ({"increment_id": "i", "s3_path": {"u": 1}}, "no text 'u'"),
+        ({"increment_id": "i"}, "no object 's3_path'"),
+    ],
+)
+def test_what_an_answer_may_hold(
+    data: object, expected: set[str] | str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file without a url is not delivered; half a character, from an escape of JSON's, is no text."""
+    answer = {"status": "SUCCESS", "data": data}
+    monkeypatch.setattr(ReportsApi, "_ask", lambda *_, **__: answer)
+    settings = {"api_url": "http://reports", "api_key": "k", "nickname": "n", "cohort": "1"}
+    api = ReportsApi(ReportsSettings.model_validate(settings), HttpSettings())
+    if isinstance(expected, str):
+        with pytest.raises(SourceError, match=expected) as caught:
+            api.increment("r-1", DEC[5])
+        str(caught.value).encode()
+    else:
+        found = api.increment("r-1", DEC[5])
+        assert found is not None
+        assert set(found.urls) == expected
+
+
+def test_a_storage_that_redirects_without_end() -> None:
+    app = Flask("S3")
+
+    @app.route("/<path:path>")
+    def answer(path: str) -> Response:
+        return Response(status=301, headers={"Location": f"/{path}"})
+
+    with serving(app, "S3") as url:
+        settings = {"aws_access_key_id": "i", "aws_secret_access_key": "s", "s3_endpoint_url": url}
+        s3 = S3(S3Settings.model_validate(settings), HttpSettings())
+        with pytest.raises(SourceError, match="while S3 was read"):
+            s3.version("s3://bucket/key.csv")
 
 
 def test_an_address_is_shown_without_what_may_be_a_secret() -> None:
