@@ -18,6 +18,11 @@ class Kind(Enum):
     MONEY = "money"  # exact, major units, 18 digits of which 2 are decimals
 
 
+# A delivered text that is one of the two, as each engine's regular expressions have it: engines know
+# hexadecimal numbers too, underscores between digits, and exponents of which no two know the same.
+NUMBER = r"^ *[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?0*\d{1,2})? *$"
+
+
 @dataclass(frozen=True)
 class Column:
     """A column of a raw table; `nullable` as in SQL."""

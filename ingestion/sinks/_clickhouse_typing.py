@@ -11,13 +11,14 @@ from collections.abc import Iterable, Iterator
 from zoneinfo import ZoneInfo
 
 from ingestion.clickhouse_http import named, quoted
-from ingestion.tables import Field, FileTable, Kind
+from ingestion.tables import NUMBER, Field, FileTable, Kind
 
 INSTANT = (
     r"^(\d{4}-\d\d-\d\d)"
     r"(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,6}))?)?(Z|[+-]\d\d(?::?\d\d)?)?)?$"
 )
-NUMBER = r"^ *[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)? *$"
+# Of the numbers these are 0, whatever their exponent.
+ZERO = r"^ *[+-]?[0.]+([eE ]|$)"
 # With this sign, and a digit other than 0 before the exponent.
 NEGATIVE = r"^ *-[0.]*[1-9]"
 SCALES = {Kind.QUANTITY: 3, Kind.MONEY: 2}
@@ -85,6 +86,7 @@ def _parsed(field: Field) -> Iterator[str]:
         number = (
             f"toDecimal256OrNull(replaceRegexpOne(trimBoth({column}), '^\\\\+', ''), {READ_SCALE})"
         )
+        number = f"if(match({column}, {quoted(ZERO)}), toDecimal256(0, {READ_SCALE}), {number})"
         yield f"round({number}, {scale}) as {_of(field, 'number')}"
 
 

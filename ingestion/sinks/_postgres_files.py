@@ -35,7 +35,7 @@ from ingestion.csv_files import (
 from ingestion.csv_usual import DayRuns, UnusualError, day_runs, usual_records
 from ingestion.sinks import DeliveredFile, LandedFile, Slot
 from ingestion.sinks._postgres_tables import LEAVES, RAW, TYPES, definition, listed
-from ingestion.tables import Field, FileTable, Kind
+from ingestion.tables import NUMBER, Field, FileTable, Kind
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +52,6 @@ NUMERIC = {kind: TYPES[kind] for kind in (Kind.QUANTITY, Kind.MONEY)}
 INSTANT = (
     r"^(?!0001|9999)\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d(:?\d\d)?)?)?$"
 )
-# Likewise it knows hexadecimal numbers, and underscores between digits.
-NUMBER = r"^ *[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)? *$"
 UTC_TEXT = "YYYY-MM-DD HH24:MI:SS.US"
 SEPARATOR, NOTHING = "\x1f", "\x1e"
 MALFORMED = (
