@@ -75,9 +75,9 @@ select
     period_id,
     {{ keys }}
     cast(sum(case when shipped_cnt = 1 then 1 else 0 end) as {{ dbt.type_bigint() }}) as new_customers_count,
-    cast(sum(case when shipped_cnt = 1 then revenue else 0 end) as numeric(18, 2)) as new_customers_revenue,
+    cast(sum(case when shipped_cnt = 1 then revenue else 0 end) as numeric(38, 2)) as new_customers_revenue,
     cast(sum(case when shipped_cnt > 1 then 1 else 0 end) as {{ dbt.type_bigint() }}) as returning_customers_count,
-    cast(sum(case when shipped_cnt > 1 then revenue else 0 end) as numeric(18, 2)) as returning_customers_revenue,
+    cast(sum(case when shipped_cnt > 1 then revenue else 0 end) as numeric(38, 2)) as returning_customers_revenue,
     cast(sum(case when refunded_cnt > 0 then 1 else 0 end) as {{ dbt.type_bigint() }}) as refunded_customer_count,
     cast(sum(refunded_cnt) as {{ dbt.type_bigint() }}) as customers_refunded
 from customers
