@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 from sandbox.delivery import FILES, Delivery, increment, report
@@ -87,18 +88,22 @@ def retail_lines(count: int, spans: int | None = None) -> Delivery:
     """A report of `count` order lines: all real days over and over, each time later and with new ids.
 
     A repetition is moved by ten weeks, so that weekdays stay: 5 M lines end in 2022. With `spans`,
-    repetitions begin again after so many, and days have more lines instead.
+    repetitions begin again after so many, and days have more lines instead. The lines are in the order
+    of their days, as those of the source's own report are.
     """
     sales = [sale for day in days() for sale in _sales(day)]
     span = timedelta(weeks=(days()[-1] - days()[0]).days // 7 + 1)
     repeats = -(-count // len(sales))
     spans = min(spans or repeats, repeats)
+    last_ones = sales[: count - (repeats - 1) * len(sales)]
     buffer = io.BytesIO()
     buffer.write(_header())
-    for number in range(repeats):
-        few = sales[: count - number * len(sales)]
-        later, salt = (number % spans) * span, str(number) if number else ""
-        _write(buffer, few, number * len(sales), later, salt)
+    written = 0
+    for place, day in product(range(spans), days()):
+        for number in range(place, repeats, spans):
+            few = [s for s in last_ones if s.day == day] if number == repeats - 1 else _sales(day)
+            _write(buffer, few, written, place * span, str(number) if number else "")
+            written += len(few)
     last = days()[-1] + (spans - 1) * span
     files = {**_OTHERS, "user_order_log": buffer.getvalue()}
     return report(days()[0], last, files, "retail", count, spans)
