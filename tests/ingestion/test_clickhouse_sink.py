@@ -23,10 +23,11 @@ from ingestion.errors import SinkError
 from ingestion.sinks import DeliveredFile, Slot
 from ingestion.sinks._clickhouse_lock import _Lease, lock
 from ingestion.sinks._clickhouse_tables import REPLICATED
-from ingestion.sinks.clickhouse import ClickhouseSink
+from ingestion.sinks.clickhouse import ClickhouseSink, _row_hash
 from ingestion.sources.crm import CLIENTS
 from ingestion.sources.orders import PRICE_LOG
 from ingestion.sources.telemetry import EVENTS
+from ingestion.tables import Column, Kind
 from sandbox.clickhouse import ClickhouseServer
 from sandbox.telemetry import insert_events
 from tests.ingestion.orders_scene import Shop, file_of, increment, line, report
@@ -188,6 +189,17 @@ def test_identical_rows_of_one_day_are_all_landed(vitrina: Vitrina) -> None:
     arrive(vitrina, noons(5) * 3)
     assert telemetry(vitrina, DEC[5])["rows_landed"] == 3
     assert rows_by_day(vitrina) == {str(DEC[5]): 3}
+
+
+def test_to_the_digest_a_null_is_no_default(clickhouse_client: Clickhouse) -> None:
+    """The engine's hash of a row with a null is null, and a filled in one is that of the default."""
+    hashed = _row_hash([Column("a", Kind.TEXT), Column("b", Kind.BIGINT)])
+    rows = ["(null, 0)", "('', null)", "('', 0)", "(null, null)"]
+    (found,) = clickhouse_client.row(
+        f"select uniqExact({hashed}) from values('a Nullable(String), b Nullable(Int64)',"
+        f" {', '.join(rows)})"
+    )
+    assert found == len(rows)
 
 
 # --- crashes between the steps ----------------------------------------------------------------------
