@@ -20,7 +20,7 @@ class Kind(Enum):
 
 # A delivered text that is one of the two, as each engine's regular expressions have it: engines know
 # hexadecimal numbers too, underscores between digits, and exponents of which no two know the same.
-NUMBER = r"^ *[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?0*\d{1,2})? *$"
+NUMBER = r"^ *[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?0*\d{1,3})? *$"
 
 
 @dataclass(frozen=True)

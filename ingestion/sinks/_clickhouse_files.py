@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import secrets
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -34,11 +35,13 @@ from ingestion.tables import FileTable, Identity
 log = logging.getLogger(__name__)
 
 JUDGED = ("line_no", "_reason", "_payload", "_encoding")
+# Something that no cell is: the engine wants a word for null, and nulls are empty cells here.
+NO_CELL = secrets.token_hex(16)
 # Bytes as they are: nothing is guessed, trimmed or taken for a null but the empty cell.
 CSV = (
     "settings input_format_csv_detect_header = 0, input_format_csv_trim_whitespaces = 0,"
     " format_csv_allow_single_quotes = 0, format_csv_allow_double_quotes = 1,"
-    " format_csv_null_representation = '\\x1e\\x1e', input_format_csv_empty_as_default = 1,"
+    f" format_csv_null_representation = '{NO_CELL}', input_format_csv_empty_as_default = 1,"
     " input_format_csv_allow_variable_number_of_columns = 0,"
     " input_format_csv_skip_first_lines = 0, format_csv_delimiter = ',', max_insert_threads = 1"
 )

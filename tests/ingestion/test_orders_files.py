@@ -327,6 +327,13 @@ def test_without_an_id_the_identity_is_a_hash_of_all_else(shop: Shop) -> None:
         assert [i for (i,) in cells(shop, "order_id")][1:] == [by_hand[1][0], *[by_hand[2][0]] * 2]
 
 
+@pytest.mark.parametrize("name", ["\x1e\x1e", "\\N", "NULL", "ᴺᵁᴸᴸ", "\x1e"])
+def test_no_text_but_the_empty_one_is_a_null(shop: Shop, name: str) -> None:
+    """Two record separators once were one on ClickHouse."""
+    land(shop, text_of([line("a", item_name=name), line("b", item_name=None)]))
+    assert cells(shop, "item_name") == [(name,), (None,)]
+
+
 def test_rows_of_other_days_stay_where_they_are(shop: Shop) -> None:
     lines = [line("a"), line("b", "2023-01-07"), line("c", "2024-12-31"), line("a", "2024-12-04")]
     answer = land(shop, text_of(lines))
