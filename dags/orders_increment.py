@@ -5,7 +5,7 @@ Airflow looks for its own name and for "dag" in a file before it parses it.
 
 from __future__ import annotations
 
-from vitrina_dags.domain import build, land, nightly
+from vitrina_dags.domain import build, land, nightly, usable
 from vitrina_dags.settings import orders_start_date
 
 ORDERS_START_DATE = orders_start_date()
@@ -28,7 +28,8 @@ def orders_increment() -> None:
 
     One day after another. A day that the source does not have yet is looked for every ten minutes;
     eight hours after the run was due it is skipped with a warning, and a later run lands it when it
-    has appeared. Every run can be repeated. When it is red: `docs/runbook.md`.
+    has appeared. An earlier day whose delivery can't be used stops nothing: `earlier_days` is red until
+    it is delivered anew. Every run can be repeated. When it is red: `docs/runbook.md`.
     """
     landed = land(
         "orders",
@@ -36,4 +37,5 @@ def orders_increment() -> None:
         options=["--missing-from", ORDERS_START_DATE.isoformat()],
         may_be_missing=True,
     )
+    usable(after=landed, task_id="earlier_days")
     build("orders", marts=MARTS, after=[landed])

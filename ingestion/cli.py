@@ -13,7 +13,7 @@ from datetime import date
 from typing import Any
 
 from ingestion.days import Window
-from ingestion.errors import NotYetError, SourceError, UsageError, VitrinaError
+from ingestion.errors import DeliveryError, NotYetError, UsageError, VitrinaError
 from ingestion.ledger import (
     Build,
     LoadRecord,
@@ -39,6 +39,7 @@ log = logging.getLogger("ingestion")
 EPILOG = """
 exit status: 0 all of it is landed, 3 the source does not have it yet, 2 wrong use, 1 anything else.
 On success the last line of standard output is JSON; progress and errors go to standard error.
+Earlier days that were looked for by the way and can't be used are in it, as "unusable", by day.
 """
 
 
@@ -203,6 +204,7 @@ def _land(options: argparse.Namespace) -> dict[str, object]:
         "rows_landed": total.rows,
         "quarantined": total.quarantined,
         "days_changed": [str(day) for day in sorted(total.days)],
+        **({"unusable": total.unusable} if total.unusable else {}),
         "seconds": round(time.monotonic() - started, 3),
     }
 
@@ -216,6 +218,7 @@ class _Total:
     quarantined: int = 0
     days: set[date] = field(default_factory=set)
     not_yet: str = ""
+    unusable: dict[str, str] = field(default_factory=dict)
 
     def add(self, record: LoadRecord) -> None:
         self.rows += record.rows_landed
@@ -230,13 +233,22 @@ def _land_late(sink: Sink, source: Source, request: Request, total: _Total) -> N
     """See `Source.late`."""
     if source.late is None:
         return
-    with sink.load(source.name) as load:
-        requests = source.late(load, request)
+    try:
+        with sink.load(source.name) as load:
+            requests = source.late(load, request)
+    except VitrinaError as error:
+        raise type(error)(f"{source.name}, earlier days: {error}") from error
     for late in requests:
+        assert late.window is not None
+        what = f"{source.name} of {late.window.start}"
         try:
             total.add(_land_part(sink, source, replace(late, part=source.name)))
-        except (NotYetError, SourceError) as error:
-            log.warning("%s; a later run asks for it again", error)
+        except (NotYetError, DeliveryError) as error:
+            # Of a message for a person no traceback, as in `main`.
+            log.error("%s can't be used: %s; a later run asks for it again", what, error)  # noqa: TRY400
+            total.unusable[str(late.window.start)] = str(error)
+        except VitrinaError as error:
+            raise type(error)(f"{what}: {error}") from error
 
 
 def _land_part(sink: Sink, source: Source, request: Request) -> LoadRecord:

@@ -14,15 +14,16 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from ingestion.errors import SourceError
+from ingestion.errors import DeliveryError
 from ingestion.tables import Field, FileTable
 
 BLOCK_BYTES = 1 << 17
 BOM = b"\xef\xbb\xbf"
 LONGEST_HEADER = 1 << 16  # bytes
-LONGEST_RECORD = (
-    1 << 20
-)  # bytes; a quote that is open for longer is taken for one that never closes
+# In bytes. A quote that is open for longer is taken for one that never closes.
+LONGEST_RECORD = 1 << 20
+# What is told apart line by line is in memory: a file without lines shall not be.
+LONGEST_LINE = 32 << 20
 
 _QUOTED = rb'"[^"]*+(?:""[^"]*+)*+"'
 # Quotes only around a whole cell, and doubled within.
@@ -55,7 +56,7 @@ class CsvFile:
 def open_csv(table: FileTable, place: str, chunks: Iterable[bytes]) -> CsvFile:
     """Read the header of a file, by which its columns may be in any order, absent or new.
 
-    Raises SourceError that names the file when there is none, or a needed column is not in it.
+    Raises DeliveryError that names the file when there is none, or a needed column is not in it.
     """
     stream = iter(chunks)
     start = _at_least(b"", stream, len(BOM)).removeprefix(BOM)
@@ -120,13 +121,13 @@ class Record:
 def told_apart(place: str, chunks: Iterable[bytes], width: int) -> Iterator[Record]:
     """Each record of a file of `width` columns: a bad line takes none of its neighbours with it.
 
-    Raises SourceError when the file ends within a line or a quoted cell.
+    Raises DeliveryError when the file ends within a line or a quoted cell.
     """
     for number, line in enumerate(_records(place, _lines(place, chunks)), 1):
         content = line.removesuffix(b"\n").removesuffix(b"\r")
         problem = _problem(content, width)
         if problem is not None and not line.endswith(b"\n") and _width(content) < width:
-            raise SourceError(
+            raise DeliveryError(
                 f"{place}: cut off in line {number}, the last one, which is too short"
             )
         yield Record(content, problem)
@@ -159,13 +160,13 @@ def _header(table: FileTable, place: str, line: bytes) -> tuple[str, ...]:
         columns = ()
     known = [field.name for field in table.fields]
     if not set(columns).intersection(known):
-        raise SourceError(f"{place}: no header: its first line has none of {', '.join(known)}")
+        raise DeliveryError(f"{place}: no header: its first line has none of {', '.join(known)}")
     missing = [f.name for f in table.fields if f.needed and f.name not in columns]
     if missing:
-        raise SourceError(f"{place}: no column {', '.join(missing)}; it has {', '.join(columns)}")
+        raise DeliveryError(f"{place}: no column {', '.join(missing)}; it has {', '.join(columns)}")
     twice = sorted({name for name in columns if name in known and columns.count(name) > 1})
     if twice:
-        raise SourceError(f"{place}: {', '.join(twice)} is in its header twice")
+        raise DeliveryError(f"{place}: {', '.join(twice)} is in its header twice")
     return columns
 
 
@@ -207,14 +208,14 @@ def _end_of_records(block: bytes) -> int:
 
 
 def _lines(place: str, chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Physical lines with their ends. Raises SourceError for none in a very long while."""
+    """Physical lines with their ends. Raises DeliveryError for one that fills the memory."""
     rest = b""
     for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
             yield line + b"\n"
-        if len(rest) > LONGEST_RECORD:
-            raise SourceError(f"{place}: a line is longer than {LONGEST_RECORD} bytes")
+        if max(map(len, (rest, *lines))) > LONGEST_LINE:
+            raise DeliveryError(f"{place}: a line is longer than {LONGEST_LINE} bytes")
     if rest:
         yield rest
 
@@ -236,7 +237,7 @@ def _records(place: str, lines: Iterator[bytes]) -> Iterator[bytes]:
         while True:
             more = waiting.pop() if waiting else next(lines, None)
             if more is None or size > LONGEST_RECORD:
-                raise SourceError(f"{place}: a quote is open at the end, since line {number}")
+                raise DeliveryError(f"{place}: a quote is open at the end, since line {number}")
             parts.append(more)
             size += len(more)
             if b'"' not in more:

@@ -23,5 +23,10 @@ class SourceError(VitrinaError):
     """The source failed or answered against its contract; nothing of the load was landed."""
 
 
+class DeliveryError(SourceError):
+    """What the source delivered can't be used as a whole, however often it is read; it has to be
+    delivered anew."""
+
+
 class SinkError(VitrinaError):
     """The warehouse refused the load; nothing of it was landed."""

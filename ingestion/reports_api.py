@@ -16,7 +16,7 @@ from datetime import date, datetime
 from pydantic import Field, HttpUrl, SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from ingestion.errors import SourceError
+from ingestion.errors import DeliveryError, SourceError
 from ingestion.settings import HttpSettings, Settings, read_settings
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ NAME = "the report API"
 HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
-class ReportFailedError(SourceError):
+class ReportFailedError(DeliveryError):
     """The task ended without a report; looking at it again will not help."""
 
 
@@ -128,16 +128,19 @@ class ReportsApi:
             pause = min(pause * 2, self._settings.poll_max_seconds)
 
     def increment(self, report_id: str, day: date) -> Increment | None:
-        """The increment of a day, None if there is none yet."""
+        """The increment of a day, None if there is none yet.
+
+        Raises DeliveryError for one that is none, SourceError when it can't be asked for.
+        """
         params = {"report_id": report_id, "date": f"{day.isoformat()}T00:00:00"}
         answer = self._ask("get_increment", params)
         status = _text(answer, "status")
         if status == "NOT FOUND":
             return None
         if status != "SUCCESS":
-            raise SourceError(f"{NAME}: the increment of {day} is {status!r}")
+            raise DeliveryError(f"{NAME}: the increment of {day} is {status!r}")
         if str(answer.get("date", day))[:10] != day.isoformat():
-            raise SourceError(f"{NAME}: asked for {day}, it gives {answer['date']!r}")
+            raise DeliveryError(f"{NAME}: asked for {day}, it gives {answer['date']!r}")
         data = _object(answer, "data")
         return Increment(_text(data, "increment_id"), day, _urls(data))
 
@@ -169,14 +172,14 @@ def _text(answer: Mapping[str, object], name: str) -> str:
     value = answer.get(name)
     # Half a character is a text to JSON, and to nobody who gets it from us.
     if not isinstance(value, str) or not value or HALF_CHARACTER.search(value):
-        raise SourceError(f"{NAME}: no text {name!r} in its answer; it has {_names(answer)}")
+        raise DeliveryError(f"{NAME}: no text {name!r} in its answer; it has {_names(answer)}")
     return value
 
 
 def _object(answer: Mapping[str, object], name: str) -> Mapping[str, object]:
     value = answer.get(name)
     if not isinstance(value, dict):
-        raise SourceError(f"{NAME}: no object {name!r} in its answer; it has {_names(answer)}")
+        raise DeliveryError(f"{NAME}: no object {name!r} in its answer; it has {_names(answer)}")
     return value
 
 
@@ -189,10 +192,9 @@ def _day(data: Mapping[str, object], name: str) -> date:
     try:
         return datetime.fromisoformat(text).date()
     except ValueError:
-        raise SourceError(f"{NAME}: {name} is no day: {text!r}") from None
+        raise DeliveryError(f"{NAME}: {name} is no day: {text!r}") from None
 
 
 def _urls(data: Mapping[str, object]) -> dict[str, str]:
-    """The urls of the files that there are: one without a url is not delivered."""
     paths = _object(data, "s3_path")
-    return {name: _text(paths, name) for name, url in paths.items() if url not in (None, "")}
+    return {name: _text(paths, name) for name in paths}

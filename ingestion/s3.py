@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, HttpUrl, SecretStr
 
-from ingestion.errors import SourceError
+from ingestion.errors import DeliveryError, SourceError
 from ingestion.settings import HttpSettings, Settings
 
 if TYPE_CHECKING:
@@ -43,7 +43,10 @@ class S3:
         self._client = _client(settings, http)
 
     def version(self, url: str) -> Version:
-        """The present content of a file. Raises SourceError when it can't be had."""
+        """The present content of a file.
+
+        Raises DeliveryError when there is none, SourceError when that can't be told.
+        """
         bucket, key = location(url)
         with _told(url):
             head = self._client.head_object(Bucket=bucket, Key=key)
@@ -72,7 +75,7 @@ class S3:
 
 
 def location(url: str) -> tuple[str, str]:
-    """Bucket and key of a path-style http(s) or an s3:// url. Raises SourceError for another one."""
+    """Bucket and key of a path-style http(s) or an s3:// url. Raises DeliveryError for another one."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -85,7 +88,7 @@ def location(url: str) -> tuple[str, str]:
     else:
         bucket, key = "", ""
     if not bucket or not key:
-        raise SourceError(f"{shown(url)} is no url of a file in S3")
+        raise DeliveryError(f"{shown(url)} is no url of a file in S3")
     return bucket, key
 
 
@@ -111,6 +114,8 @@ def _told(url: str) -> Iterator[None]:
         yield
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
+        if code in ("404", "NoSuchKey"):
+            raise DeliveryError(f"{shown(url)}: it is not in S3") from None
         changed = code in ("412", "PreconditionFailed")
         reason = "changed while it was read" if changed else f"S3 refuses it ({code})"
         raise SourceError(f"{shown(url)}: {reason}") from None

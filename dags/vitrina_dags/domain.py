@@ -26,7 +26,13 @@ from airflow.sdk import (
 from vitrina_dags import failures, settings
 from vitrina_dags.builds import builders_of
 from vitrina_dags.days import window_params
-from vitrina_dags.ingestion_tasks import PLAN, LandOperator, MarkOperator, PlanOperator
+from vitrina_dags.ingestion_tasks import (
+    PLAN,
+    LandOperator,
+    MarkOperator,
+    PlanOperator,
+    UsableOperator,
+)
 from vitrina_dags.models import models_of
 
 # Before any data: a backfill may ask for any day, and there is no catch-up.
@@ -107,6 +113,15 @@ def land(
         by_window=by_window,
         doc_md=f"`python -m ingestion {f'{source} {options}'.strip()}`: {how}.",
         **kwargs,
+    )
+
+
+def usable(after: LandOperator, *, task_id: str) -> None:
+    """The task that is red as long as a landing meets what can't be used."""
+    after >> UsableOperator(
+        task_id=task_id,
+        landing=after.task_id,
+        doc_md=f"Red when `{after.task_id}` met a delivery that can't be used; the rest is built.",
     )
 
 

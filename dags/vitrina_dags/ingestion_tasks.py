@@ -162,6 +162,37 @@ class LandOperator(IngestionOperator):
         raise AirflowFailException(f"{message}; waited for {self.patience}")
 
 
+class UsableOperator(BaseOperator):
+    """Fails when a landing met deliveries that can't be used; nothing waits for it.
+
+    The rest is landed and built all the same. A person has to have them delivered anew, and should
+    hear of it until then.
+    """
+
+    ui_color = "#e8f2ff"
+
+    def __init__(self, *, landing: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.landing = landing
+
+    def execute(self, context: Context) -> None:
+        """Look at what the landing says."""
+        from airflow.sdk.exceptions import AirflowFailException
+
+        answer = context["ti"].xcom_pull(task_ids=self.landing) or {}
+        unusable: Mapping[str, str] = answer.get("unusable", {})
+        if unusable:
+            raise AirflowFailException(
+                "; ".join(f"{day} can't be used: {why}" for day, why in unusable.items())
+            )
+
+    def repeating_command(self, context: Mapping[str, Any]) -> list[str]:
+        """What a person types when it is delivered anew: the landing asks for it, as every one does."""
+        landing = self.dag.get_task(self.landing)
+        assert isinstance(landing, LandOperator)
+        return landing.repeating_command(context)
+
+
 class PlanOperator(IngestionOperator):
     """`python -m ingestion plan DOMAIN`: the run's days and what is pending, and the build's id."""
 

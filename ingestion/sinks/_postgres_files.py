@@ -418,9 +418,9 @@ class FileLoader:
                 {**names, **_leaf(table, day)},
             )
         if in_bulk:
-            self._execute(
-                "create index {copies_index_name} on {copies} ({identity}); analyze {copies}", names
-            )
+            self._execute("create index {copies_index_name} on {copies} ({identity})", names)
+        if is_most:
+            self._execute("analyze {copies}", names)
         for day in old.difference(days):
             self._empty(table, names, day, others.get(day, 0))
         for day, rows in days.items():

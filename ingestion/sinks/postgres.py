@@ -495,7 +495,7 @@ def _told_apart() -> Iterator[None]:
         raise SinkError(f"{error}".strip() + "\nRun first: python -m ingestion init") from error
     except psycopg.errors.OutOfMemory as error:
         raise SinkError(
-            f"the warehouse refused it, and nothing was landed: {error}".strip()
+            f"the warehouse refused it, and nothing of it was landed: {error}".strip()
             + "\nIf that is shared memory: a load takes some locks for each day that it brings. Raise"
             " PostgreSQL's setting max_locks_per_transaction (256 is enough for fifteen years) and"
             " restart the server, or have fewer days delivered at once."

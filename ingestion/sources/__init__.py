@@ -43,8 +43,8 @@ class Source:
 
     `land` does the whole load, up to and without the ledger's row, which it returns.
     `by_window` is False for a source that goes by its own cursor: there dates only move it back.
-    `late` is what else is to be landed behind the request, each in a load of its own: one that fails is
-    told of, and stops nobody.
+    `late` is what else is to be landed behind the request, each in a load of its own: one whose delivery
+    can't be used is told of, and stops nobody.
     `parts` are what can be landed side by side: each is a load of its own, in the ledger by its name.
     `prepare` is what has to be waited for before the load begins, given the loads so far.
     """

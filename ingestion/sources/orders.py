@@ -15,7 +15,7 @@ from datetime import UTC, date, datetime
 from functools import partial
 
 from ingestion.days import DayRanges, Window
-from ingestion.errors import NotYetError, SourceError
+from ingestion.errors import DeliveryError, NotYetError
 from ingestion.ledger import LandedDay, LoadRecord
 from ingestion.reports_api import Increment, Report, ReportsApi, reports_api
 from ingestion.s3 import S3, S3Settings, shown
@@ -131,7 +131,8 @@ PRICE_LOG = FileTable(
     registry=FILES.name,
     comment="Prices of items as delivered, of all slots.",
 )
-FILE_TABLES = (ORDER_LOG, CUSTOMER_RESEARCH, ACTIVITY_LOG, PRICE_LOG)
+# In the order in which they are landed: from the orders on readers may have to wait.
+FILE_TABLES = (CUSTOMER_RESEARCH, ACTIVITY_LOG, PRICE_LOG, ORDER_LOG)
 # The names of files drift (`custom_research`, `user_orders_log_inc`), their beginnings do not.
 BEGINNINGS = {
     "user_order": ORDER_LOG,
@@ -216,15 +217,26 @@ def land(load: Load, request: Request) -> LoadRecord:
 
 
 def late(load: Load, request: Request) -> list[Request]:
-    """The days before the window that have no landed increment, if these are asked for: one each."""
-    if request.missing_from is None or request.window is None:
+    """The days before the window whose increment is there and not landed, if these are asked for:
+    one each. Those that are not there yet are told of. Raises SourceError when that can't be told.
+    """
+    report = report_id(load.loads())
+    if request.missing_from is None or request.window is None or report is None:
         return []
     if request.missing_from >= request.window.start:
         return []
+    api = reports_api()
     landed = {file.slot.day for file in load.files(ORDER_LOG)}
     alone = replace(request, missing_from=None, task_id=None)
-    days = Window(request.missing_from, request.window.start)
-    return [replace(alone, window=Window.of_day(day)) for day in days if day not in landed]
+    found = []
+    for day in Window(request.missing_from, request.window.start):
+        if day in landed:
+            continue
+        if _is_there(api, report, day):
+            found.append(replace(alone, window=Window.of_day(day)))
+        else:
+            log.warning("%s; a later run asks for it again", _not_yet([day]))
+    return found
 
 
 def land_delivery(
@@ -260,12 +272,12 @@ def land_delivery(
 
 
 def report_delivery(report: Report) -> Delivery:
-    """What a report delivers. Raises SourceError as file_urls does."""
+    """What a report delivers. Raises DeliveryError as file_urls does."""
     return Delivery(slot=Slot("report"), delivery_id=report.report_id, urls=file_urls(report.urls))
 
 
 def increment_delivery(increment: Increment) -> Delivery:
-    """What an increment delivers. Raises SourceError as file_urls does."""
+    """What an increment delivers. Raises DeliveryError as file_urls does."""
     return Delivery(
         slot=Slot("increment", increment.day),
         delivery_id=increment.increment_id,
@@ -276,7 +288,7 @@ def increment_delivery(increment: Increment) -> Delivery:
 def file_urls(urls: Mapping[str, str]) -> dict[FileTable, str]:
     """The url of each table's file, whatever the files are called.
 
-    Raises SourceError when there is no file of orders, or there are two of one kind.
+    Raises DeliveryError when there is no file of orders, or there are two of one kind.
     """
     found: dict[FileTable, str] = {}
     for name, url in urls.items():
@@ -285,10 +297,12 @@ def file_urls(urls: Mapping[str, str]) -> dict[FileTable, str]:
             log.info("orders: a file that the contract does not know: %s", name)
             continue
         if table in found:
-            raise SourceError(f"orders: two files for {table.name}, which one holds? {list(urls)}")
+            raise DeliveryError(
+                f"orders: two files for {table.name}, which one holds? {list(urls)}"
+            )
         found[table] = url
     if ORDER_LOG not in found:
-        raise SourceError(f"orders: a delivery without {ORDER_LOG.name}; it has {sorted(urls)}")
+        raise DeliveryError(f"orders: a delivery without {ORDER_LOG.name}; it has {sorted(urls)}")
     return found
 
 
@@ -309,6 +323,14 @@ def _increments(
         else:
             found.append(increment_delivery(increment))
     return found, missing
+
+
+def _is_there(api: ReportsApi, report: str, day: date) -> bool:
+    """Whether there is an increment, of use or not."""
+    try:
+        return api.increment(report, day) is not None
+    except DeliveryError:
+        return True
 
 
 def _not_yet(days: Sequence[date]) -> str:

@@ -51,6 +51,33 @@ def test_the_first_task_asks_for_earlier_days_too(dbt_folder: Path) -> None:
     assert arguments == ["orders", "--missing-from", "2024-11-30", *days]
 
 
+def test_what_can_not_be_used_is_red_and_stops_nothing(increment: DAG) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from vitrina_dags.failures import failure_line
+
+    earlier = task_of(increment, "earlier_days")
+    assert earlier.upstream_task_ids == {"land"}
+    assert not earlier.downstream_task_ids
+    given = context("scheduled", start=INTERVAL_START)
+    answer: dict[str, Any] = {"rows_landed": 1}
+    given["ti"] = SimpleNamespace(
+        xcom_pull=lambda task_ids: {"land": answer}[task_ids],
+        task=earlier,
+        dag_id=increment.dag_id,
+        task_id=earlier.task_id,
+    )
+    earlier.execute(given)
+    answer["unusable"] = {"2024-12-03": "http://s3/k.csv: no column city_id"}
+    with pytest.raises(
+        AirflowFailException, match=r"2024-12-03 can't be used: .*no column city_id"
+    ):
+        earlier.execute(given)
+    line = failure_line(given)
+    assert "orders_increment.earlier_days failed for [2024-12-08, 2024-12-09)" in line
+    assert "repeat: python -m ingestion orders --missing-from" in line
+
+
 @pytest.mark.parametrize(
     ("run_type", "due", "raised"),
     [

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ingestion import csv_files
 from ingestion.csv_files import IrregularError, open_csv, told_apart, whole_records
 from ingestion.csv_usual import UnusualError, day_runs
-from ingestion.errors import SourceError
+from ingestion.errors import DeliveryError
 from ingestion.sources.orders import ORDER_LOG, PRICE_LOG
 
 CELL = st.text(alphabet='ab,"\n\r яй', max_size=6).filter(lambda cell: cell.strip("\r") == cell)
@@ -108,7 +108,7 @@ def test_what_is_no_text_is_kept_in_base64() -> None:
     ],
 )
 def test_a_file_that_is_cut_off_is_refused(content: bytes, says: str) -> None:
-    with pytest.raises(SourceError, match=f"^f: {says}"):
+    with pytest.raises(DeliveryError, match=f"^f: {says}"):
         list(told_apart("f", [content], 3))
 
 
@@ -125,7 +125,7 @@ def test_a_quote_that_stays_open_costs_no_memory(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(IrregularError):
         list(whole_records(endless()))
     served = 0
-    with pytest.raises(SourceError, match="a quote is open"):
+    with pytest.raises(DeliveryError, match="a quote is open"):
         list(told_apart("f", endless(), 3))
     assert served < 5000
 
@@ -157,7 +157,7 @@ def test_the_header(size: int) -> None:
     ],
 )
 def test_a_file_without_its_header_is_refused(content: bytes, says: str) -> None:
-    with pytest.raises(SourceError, match=f"^f: {says}"):
+    with pytest.raises(DeliveryError, match=f"^f: {says}"):
         open_csv(ORDER_LOG, "f", [content])
 
 
@@ -171,7 +171,7 @@ def test_random_bytes_end_in_records_or_a_refusal() -> None:
         content = bytes(chance.choices(b'ab,"\n\r\xff', k=chance.randrange(60)))
         try:
             records = list(told_apart("f", cut(content, 7), 2))
-        except SourceError:
+        except DeliveryError:
             continue
         # Nothing is lost: the records are the file, line ends aside.
         kept = b"".join(record.content for record in records)
@@ -185,15 +185,27 @@ def test_a_line_without_end_is_not_gathered() -> None:
     def endless() -> Iterator[bytes]:
         nonlocal read
         for _ in range(200):
-            read += 1 << 16
-            yield b"x" * (1 << 16)
+            read += 1 << 18
+            yield b"x" * (1 << 18)
 
-    with pytest.raises(SourceError, match=r"f: a line is longer than"):
+    with pytest.raises(DeliveryError, match=r"f: a line is longer than"):
         list(told_apart("f", endless(), 3))
-    assert read <= csv_files.LONGEST_RECORD + (1 << 17)
+    assert read <= csv_files.LONGEST_LINE + (1 << 19)
     read = 0
     runs = day_runs(ORDER_LOG, ("uniq_id", *NEEDED.split(",")))
     assert runs is not None
     with pytest.raises(UnusualError):
         list(runs.of(endless()))
-    assert read <= csv_files.LONGEST_RECORD + (1 << 17)
+    assert read <= csv_files.LONGEST_RECORD + (1 << 19)
+
+
+@pytest.mark.parametrize("place", [0, 1 << 16, 1 << 20])
+def test_a_long_line_with_an_end_is_a_record(place: int) -> None:
+    """It was once refused with its file, where it lay across the chunks in a certain way."""
+    content = b"a,b,%b\nd,e,%b\ng\n" % (b"x" * place, b"y" * ((1 << 20) + (1 << 16)))
+    chunks = [content[n : n + (1 << 17)] for n in range(0, len(content), 1 << 17)]
+    assert [(len(r.content), r.problem) for r in told_apart("f", chunks, 3)] == [
+        (place + 4, None),
+        ((1 << 20) + (1 << 16) + 4, None),
+        (1, "1 cells where the file has 3 columns"),
+    ]

@@ -240,7 +240,8 @@ def test_earlier_days_that_were_never_landed(shop: Shop) -> None:
     for day in december(2, 5):
         assert f"no increment yet of {day}; a later run asks for it again" in answer.log
     days = [request.params["date"][:10] for request in shop.reports.requests[asked:]]
-    assert days == december(6, 2, 3, 5)
+    # The days before are looked for first; what is there is asked for once more when it is landed.
+    assert days == december(6, 2, 3, 5, 3)
     assert set(shop.winners()) == {"a", "b", "c"}
     # Of the window's own days one that is not there is said as always.
     said = shop.refused("--date", "2024-12-07", "--missing-from", "2024-12-07", status=3)
@@ -255,7 +256,10 @@ def test_an_earlier_day_that_can_not_be_used_stops_no_later_one(shop: Shop) -> N
     shop.land_report()
     answer = shop.run("--date", "2024-12-05", "--missing-from", "2024-12-02")
     assert answer.status == 0, answer.log
-    assert "no column city_id" in answer.log
+    assert "orders of 2024-12-03 can't be used" in answer.log
+    (day, why), *others = answer.json["unusable"].items()
+    assert (day, others) == ("2024-12-03", [])
+    assert "no column city_id" in why
     assert set(shop.winners()) == {"d2", "d4", "d5"}
     assert set(december(2, 4, 5)) <= set(shop.vitrina.ingest("plan", "orders")["days"])
     # By itself it fails as ever. When it is mended, the next run lands it, whatever its own day does.
@@ -264,6 +268,36 @@ def test_an_earlier_day_that_can_not_be_used_stops_no_later_one(shop: Shop) -> N
     answer = shop.run("--date", "2024-12-06", "--missing-from", "2024-12-02")
     assert answer.status == 3, answer.log
     assert set(shop.winners()) == {"d2", "d3", "d4", "d5"}
+
+
+@pytest.mark.parametrize("status", [403, 503])
+def test_mistake_o12_an_outage_between_earlier_days_is_no_success(shop: Shop, status: int) -> None:
+    """Each day was once warned of, and the command ended with 0: nobody was woken."""
+    shop.deliver(report(1, 2, file_of()))
+    shop.deliver(*(increment(d, file_of(line(f"d{d}", f"2024-12-0{d}"))) for d in range(2, 7)))
+    shop.land_report()
+    patient = Shop(having(shop.vitrina, HTTP_RETRIES="0"), shop.reports, shop.s3)
+    shop.reports.fail_next(200, status)
+    answer = patient.run("--date", "2024-12-06", "--missing-from", "2024-12-02")
+    assert (answer.status, answer.output) == (1, "")
+    assert "orders, earlier days: the report API" in answer.log
+    assert str(status) in answer.log
+    # What was landed before it stays, and of the rest nothing was asked in vain.
+    assert set(shop.winners()) == {"d6"}
+    answer = shop.run("--date", "2024-12-06", "--missing-from", "2024-12-02")
+    assert (answer.status, "unusable" in answer.json) == (0, False)
+    assert set(shop.winners()) == {"d2", "d3", "d4", "d5", "d6"}
+
+
+def test_no_earlier_day_is_asked_for_before_there_is_a_report(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A report that was ready and then was not once ended in a traceback."""
+    shop.deliver(report(1, 2, file_of()), increment(5, file_of(line("a"))))
+    monkeypatch.setattr(ReportsApi, "look_at_report", lambda *_: None)
+    monkeypatch.setattr(ReportsApi, "wait_for_report", lambda *_: None)
+    said = shop.refused("--date", "2024-12-05", "--missing-from", "2024-12-01", status=3)
+    assert "still being made" in said
 
 
 def test_a_file_of_another_size_than_listed(shop: Shop) -> None:
@@ -386,7 +420,7 @@ def test_a_file_of_another_size_than_s3_said(shop: Shop) -> None:
         said = shop.refused("--date", "2024-12-05")
     assert "while S3 was read" in said or "bytes received" in said
     shop.s3.delete(key)
-    assert "S3 refuses it" in shop.refused("--date", "2024-12-05")
+    assert "it is not in S3" in shop.refused("--date", "2024-12-05")
 
 
 # --- real files -------------------------------------------------------------------------------------
@@ -551,13 +585,8 @@ def test_an_increment_of_another_day_is_refused(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        (
-            {
-                "increment_id": "i",
-                "s3_path": {"price_log": None, "custom_research": "", "u": "s3:"},
-            },
-            {"u"},
-        ),
+        ({"increment_id": "i", "s3_path": {"u": "s3://b/k"}}, {"u"}),
+        ({"increment_id": "i", "s3_path": {"price_log": None}}, "no text 'price_log'"),
         ({"increment_id": "\ud800", "s3_path": {}}, "no text 'increment_id'"),
         ({"increment_id": "i", "s3_path": {"u\ud800": "s3://\udfff"}}, r"no text 'u\\ud800'"),
         ({"increment_id": "i", "s3_path": {"u": 1}}, "no text 'u'"),
@@ -567,7 +596,7 @@ def test_an_increment_of_another_day_is_refused(monkeypatch: pytest.MonkeyPatch)
 def test_what_an_answer_may_hold(
     data: object, expected: set[str] | str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file without a url is not delivered; half a character, from an escape of JSON's, is no text."""
+    """Half a character, from an escape of JSON's, is no text."""
     answer = {"status": "SUCCESS", "data": data}
     monkeypatch.setattr(ReportsApi, "_ask", lambda *_, **__: answer)
     settings = {"api_url": "http://reports", "api_key": "k", "nickname": "n", "cohort": "1"}
