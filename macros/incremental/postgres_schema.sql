@@ -6,8 +6,11 @@
     {%- if relation.database -%}
         {% do adapter.verify_database(relation.database) %}
     {%- endif -%}
-    {%- set found = run_query("select nspname from pg_namespace where nspname = '" ~ relation.schema ~ "'") -%}
-    {%- if not found.rows -%}
+    {#- Begins a transaction, which dbt commits whatever there was to make. -#}
+    {% call statement('schema_there', fetch_result=True) -%}
+        select nspname from pg_namespace where nspname = '{{ relation.schema }}'
+    {%- endcall %}
+    {%- if not load_result('schema_there').table.rows -%}
         {% call statement('create_schema') -%}
             select pg_advisory_xact_lock(hashtextextended('vitrina schema {{ relation.schema }}', 0));
             create schema if not exists {{ adapter.quote(relation.schema) }}

@@ -393,6 +393,17 @@ def test_two_first_builds_at_once(dbt: Scratch, slow: Callable[[float], None]) -
     assert set(leaves(dbt, "slow")) == {str(D1), str(D2)}
 
 
+def test_schemas_that_another_run_has_made_meanwhile(
+    dbt: Scratch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """dbt commits what it believes to have begun; a first build beside another one failed now and then."""
+    monkeypatch.setattr("dbt.adapters.postgres.PostgresAdapter.list_schemas", lambda *_: [])
+    dbt.hand("basic", f"('{D1}', 1, 'a')")
+    for _ in range(2):
+        dbt.run("basic", days=[D1])
+    assert dbt.rows("marts.basic", "ds, id") == [(D1, 1)]
+
+
 @pytest.mark.parametrize("flags", [(), ("--full-refresh",)])
 def test_readers_see_a_full_table_all_the_time(
     dbt: Scratch, slow: Callable[[float], None], flags: tuple[str, ...]
