@@ -157,10 +157,10 @@ def landing_section(results: Results) -> Section:
         f"Landing {results.rows:,} order lines from a CSV file in S3",
         [
             f"{len(results.runs[OURS])} rounds here. Fifty real days of a shop's order lines, repeated with"
-            " new ids. `psql \\copy` of a local copy of the file into a table of the same types is the"
-            " ceiling; the peers read the local copy too, Vitrina reads S3. *Loading* leaves out the"
-            " start of a Python interpreter and its imports where the tool lets it be told apart;"
-            " *command* is all of it.",
+            " new ids, in the order of their days. `psql \\copy` of a local copy of the file into a table"
+            " of the same types is the ceiling; the peers read the local copy too, Vitrina reads S3."
+            " *Loading* leaves out the start of a Python interpreter and its imports where the tool"
+            " lets it be told apart; *command* is all of it.",
             *compared(results, CEILING),
             "Vitrina also asks the report API, finds each line's day, identity and last copy, sets aside"
             " what can't be used, makes partitions and writes the ledger; the others do none of it.",
