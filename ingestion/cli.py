@@ -198,7 +198,8 @@ def _land(options: argparse.Namespace) -> dict[str, object]:
     finally:
         sink.close()
     if total.not_yet:
-        raise NotYetError(total.not_yet)
+        unusable = "".join(f"; {day} can't be used" for day in total.unusable)
+        raise NotYetError(total.not_yet + unusable)
     return {
         "source": source.name,
         "rows_landed": total.rows,
@@ -243,7 +244,9 @@ def _land_late(sink: Sink, source: Source, request: Request, total: _Total) -> N
         what = f"{source.name} of {late.window.start}"
         try:
             total.add(_land_part(sink, source, replace(late, part=source.name)))
-        except (NotYetError, DeliveryError) as error:
+        except NotYetError as error:
+            log.warning("%s; a later run asks for it again", error)
+        except DeliveryError as error:
             # Of a message for a person no traceback, as in `main`.
             log.error("%s can't be used: %s; a later run asks for it again", what, error)  # noqa: TRY400
             total.unusable[str(late.window.start)] = str(error)

@@ -25,10 +25,6 @@ NAME = "the report API"
 HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
-class ReportFailedError(DeliveryError):
-    """The task ended without a report; looking at it again will not help."""
-
-
 class ReportsSettings(Settings):
     """`REPORTS_API_URL`, `REPORTS_API_KEY`, `REPORTS_NICKNAME`, `REPORTS_COHORT`; how a report is
     waited for: `REPORTS_POLL_SECONDS` doubling each time up to `REPORTS_POLL_MAX_SECONDS`, for
@@ -89,15 +85,14 @@ class ReportsApi:
     def look_at_report(self, task_id: str) -> Report | None:
         """The report of a task, None while it is being made.
 
-        Raises ReportFailedError when the task ended in another way, SourceError when that can't be
-        told.
+        Raises DeliveryError when the task ended in another way, SourceError when that can't be told.
         """
         answer = self._ask("get_report", {"task_id": task_id})
         status = _text(answer, "status")
         if status == "RUNNING":
             return None
         if status != "SUCCESS":
-            raise ReportFailedError(f"{NAME}: the task {task_id} ended as {status!r}")
+            raise DeliveryError(f"{NAME}: the task {task_id} ended as {status!r}")
         data = _object(answer, "data")
         return Report(
             report_id=_text(data, "report_id"),
@@ -172,19 +167,15 @@ def _text(answer: Mapping[str, object], name: str) -> str:
     value = answer.get(name)
     # Half a character is a text to JSON, and to nobody who gets it from us.
     if not isinstance(value, str) or not value or HALF_CHARACTER.search(value):
-        raise DeliveryError(f"{NAME}: no text {name!r} in its answer; it has {_names(answer)}")
+        raise DeliveryError(f"{NAME}: no text {name!r} in its answer; it has {sorted(answer)}")
     return value
 
 
 def _object(answer: Mapping[str, object], name: str) -> Mapping[str, object]:
     value = answer.get(name)
     if not isinstance(value, dict):
-        raise DeliveryError(f"{NAME}: no object {name!r} in its answer; it has {_names(answer)}")
+        raise DeliveryError(f"{NAME}: no object {name!r} in its answer; it has {sorted(answer)}")
     return value
-
-
-def _names(answer: Mapping[str, object]) -> str:
-    return ", ".join(sorted(map(repr, answer)))
 
 
 def _day(data: Mapping[str, object], name: str) -> date:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from datetime import UTC, datetime, timedelta
@@ -52,9 +53,9 @@ class IngestionOperator(BaseOperator):
 
     ui_color = "#e8f2ff"
 
+    @abstractmethod
     def arguments(self, context: Mapping[str, Any]) -> list[str]:
         """The command, for this run. Raises UsageError when the Params make no window."""
-        raise NotImplementedError
 
     def repeating_command(self, context: Mapping[str, Any]) -> list[str]:
         """What a person types to do the same."""

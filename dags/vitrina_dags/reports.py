@@ -108,8 +108,7 @@ class ReportTrigger(BaseTrigger):
 
     async def _outcome(self) -> dict[str, str]:
         import_ingestion()
-        from ingestion.errors import UsageError, VitrinaError
-        from ingestion.reports_api import ReportFailedError
+        from ingestion.errors import DeliveryError, UsageError, VitrinaError
 
         try:
             # In threads: what reads settings and asks over HTTP would hold up every other trigger.
@@ -121,7 +120,7 @@ class ReportTrigger(BaseTrigger):
                     return {"report_id": found.report_id}
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, settings.poll_max_seconds)
-        except (ReportFailedError, UsageError) as error:
+        except (DeliveryError, UsageError) as error:
             return {"failed": str(error)}
         except VitrinaError as error:
             return {"error": str(error)}

@@ -57,14 +57,18 @@ class Live:
         runs: list[dict[str, Any]] = found["dag_runs"]
         return runs
 
-    def succeeded(self, run_id: str) -> dict[str, Any]:
-        """The run, once it has ended, which has to be well."""
+    def ended(self, run_id: str) -> dict[str, Any]:
+        """The run, once it has ended."""
 
-        def ended() -> dict[str, Any] | None:
+        def found() -> dict[str, Any] | None:
             run: dict[str, Any] = self.airflow.get(f"dags/{self.dag}/dagRuns/{run_id}")
             return run if run["state"] in ("success", "failed") else None
 
-        run = wait_for(ended)
+        return wait_for(found)
+
+    def succeeded(self, run_id: str) -> dict[str, Any]:
+        """The run, once it has ended, which has to be well."""
+        run = self.ended(run_id)
         assert run["state"] == "success", self.why(run_id)
         return run
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from itertools import pairwise
 from zoneinfo import ZoneInfo
@@ -73,9 +74,22 @@ def test_catch_up_then_a_late_day_then_a_backfill(sources: Outside) -> None:
         caught_up(it)
         it.check(REPORT, *there)
 
-        # It has appeared: the next run lands it too, whatever day that one is for.
-        it.world.reports.deliver(absent)
+        # It has appeared, and is none: that is red, and all else is landed and built.
+        poor = {**absent.files, "user_order_log": b"uniq_id,date_time\n"}
+        it.world.reports.deliver(replace(absent, files=poor))
         run_id = it.trigger(LAST)
+        assert it.ended(run_id)["state"] == "failed"
+        states = it.states(run_id)
+        assert [task for task, state in states.items() if state == "failed"] == ["earlier_days"]
+        assert (states["land"], states["mark"]) == ("success", "success")
+        why = it.why(run_id)
+        assert f"{ABSENT} can't be used" in why
+        assert "repeat: python -m ingestion orders --missing-from" in why
+        it.check(REPORT, *there)
+
+        # Delivered anew, the next run lands it too, whatever day that one is for.
+        it.world.reports.deliver(absent)
+        run_id = it.trigger(start_date=str(LAST), end_date=str(LAST + DAY))
         it.succeeded(run_id)
         assert it.states(run_id)["land"] == "success"
         it.check(REPORT, *INCREMENTS)

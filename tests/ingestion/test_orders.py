@@ -262,6 +262,10 @@ def test_an_earlier_day_that_can_not_be_used_stops_no_later_one(shop: Shop) -> N
     assert "no column city_id" in why
     assert set(shop.winners()) == {"d2", "d4", "d5"}
     assert set(december(2, 4, 5)) <= set(shop.vitrina.ingest("plan", "orders")["days"])
+    # Also where the window's own day is not there.
+    said = shop.run("--date", "2024-12-06", "--missing-from", "2024-12-02")
+    assert (said.status, said.output) == (3, "")
+    assert "no increment yet of 2024-12-06; 2024-12-03 can't be used" in said.log
     # By itself it fails as ever. When it is mended, the next run lands it, whatever its own day does.
     shop.refused("--date", "2024-12-03")
     shop.deliver(increment(3, file_of(line("d3", "2024-12-03")), "mended"))
