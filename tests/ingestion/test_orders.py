@@ -275,16 +275,23 @@ def test_an_earlier_day_that_can_not_be_used_stops_no_later_one(shop: Shop) -> N
 
 
 @pytest.mark.parametrize("status", [403, 503])
-def test_mistake_o12_an_outage_between_earlier_days_is_no_success(shop: Shop, status: int) -> None:
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    # The window's day; then looks at four days, and the first of them when it is landed.
+    [(1, "orders, earlier days: the report API"), (5, "orders of 2024-12-02: the report API")],
+)
+def test_mistake_o12_an_outage_between_earlier_days_is_no_success(
+    shop: Shop, status: int, asked: int, says: str
+) -> None:
     """Each day was once warned of, and the command ended with 0: nobody was woken."""
     shop.deliver(report(1, 2, file_of()))
     shop.deliver(*(increment(d, file_of(line(f"d{d}", f"2024-12-0{d}"))) for d in range(2, 7)))
     shop.land_report()
     patient = Shop(having(shop.vitrina, HTTP_RETRIES="0"), shop.reports, shop.s3)
-    shop.reports.fail_next(200, status)
+    shop.reports.fail_next(*[200] * asked, status)
     answer = patient.run("--date", "2024-12-06", "--missing-from", "2024-12-02")
     assert (answer.status, answer.output) == (1, "")
-    assert "orders, earlier days: the report API" in answer.log
+    assert says in answer.log
     assert str(status) in answer.log
     # What was landed before it stays, and of the rest nothing was asked in vain.
     assert set(shop.winners()) == {"d6"}
@@ -625,8 +632,17 @@ def test_a_storage_that_redirects_without_end() -> None:
     with serving(app, "S3") as url:
         settings = {"aws_access_key_id": "i", "aws_secret_access_key": "s", "s3_endpoint_url": url}
         s3 = S3(S3Settings.model_validate(settings), HttpSettings())
-        with pytest.raises(SourceError, match="while S3 was read"):
-            s3.version("s3://bucket/key.csv")
+
+        def refused(deeper: int) -> None:
+            if deeper:
+                refused(deeper - 1)
+            else:
+                with pytest.raises(SourceError, match="while S3 was read"):
+                    s3.version("s3://bucket/key.csv")
+
+        # Where the stack ends, the client has wrapped the error or has not.
+        for deeper in range(8):
+            refused(deeper)
 
 
 def test_an_address_is_shown_without_what_may_be_a_secret() -> None:
